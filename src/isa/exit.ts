@@ -1,0 +1,18 @@
+// Why the run loop of the engine returns to its caller.
+
+export const EXIT = {
+  /** The instruction budget is used up, or a poll was asked for. */
+  BUDGET: 0,
+  /** HLT: RIP is behind it; the activity state is halted. */
+  HLT: 1,
+  /** Triple fault: the activity state is shutdown. */
+  SHUTDOWN: 2,
+  /** PAUSE in a spin loop, a hint that another vCPU may run. */
+  PAUSE: 3,
+  /** Interrupts have just become possible (IF set, CR8 lowered, IRET): the caller may have one to inject. */
+  INTERRUPT_WINDOW: 4,
+  /** A hypercall instruction (VMCALL, VMMCALL) outside nested virtualization. */
+  HYPERCALL: 5,
+  /** The vCPU ran into something that it cannot continue from (an error of skep itself): reported, never thrown by the guest's doing. */
+  INTERNAL: 6,
+} as const;
