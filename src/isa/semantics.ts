@@ -103,10 +103,12 @@ export interface Sem extends Env {
   write(n: number, value: Val): void;
   /** Read-modify-write with one translation; the change may set flags but not raise after it has. Locked where the instruction is. `change` runs once. */
   modify(n: number, change: (old: Val) => Val): void;
+  /** The same at a linear address (i64) that the semantics have formed (bit strings, CMPXCHG8B). */
+  modifyAt(bits: Bits, linear: Val, change: (old: Val) => Val): void;
   /** The linear address (i64) of memory operand n, segment base and limits applied for an access of its width. */
   address(n: number): Val;
-  /** Linear address of memory operand n plus a constant displacement, checked for `bytes` bytes. */
-  addressAt(n: number, displacement: number, bytes: number): Val;
+  /** Linear address of memory operand n plus a displacement (a constant, or an i64 for bit strings), checked for `bytes` bytes. */
+  addressAt(n: number, displacement: Operand, bytes: number): Val;
   /** Effective address without segment (LEA), at the operand size's width of Integer. */
   effectiveAddress(n: number): Val;
   /** Constant or record number of a register operand (S, C, D operands: which register), i32. */
