@@ -50,6 +50,8 @@ export interface Env {
   call(target: Helper | Service, ...args: Operand[]): Local;
   callMany(target: Helper | Service, ...args: Operand[]): Local[];
   invoke(target: Helper | Service, ...args: Operand[]): void;
+  /** Calls a faulting helper or service without results and gives its status instead of leaving: 0, or not zero where it raised (PENDING fields). */
+  attempt(target: Helper | Service, ...args: Operand[]): Local;
   /** In a helper's body only: returns the results. In an instruction's semantics: the instruction is complete (leave early). */
   done(...results: Operand[]): void;
 
