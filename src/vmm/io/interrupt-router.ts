@@ -1,0 +1,129 @@
+// The interrupt bus of a machine: takes messages of I/O APICs, MSIs and IPIs to the local APICs, and EOIs back to the I/O APICs.
+// SDM Vol. 3A 11.6.2 (destinations, lowest priority delivery), 11.8.5 (EOI broadcast).
+
+import type { Schema, Stateful } from "../state.ts";
+import { type ApicIdentity, DestinationMap } from "./destination.ts";
+import { Shorthand } from "./icr.ts";
+import { DeliveryMode, type InterruptMessage, type MessageSink } from "./interrupt-message.ts";
+import type { ApicBus, LocalApic } from "./lapic.ts";
+
+/** An I/O APIC, as the bus sees it. */
+export interface EoiListener {
+  endOfInterrupt(vector: number): void;
+  /** Level-triggered messages that no local APIC accepted are to be sent again. */
+  retry(): void;
+}
+
+export class InterruptRouter implements ApicBus, MessageSink, Stateful {
+  readonly schema: Schema = {
+    kind: "interrupt-router",
+    version: 1,
+    fields: { lastArbitrated: "u32" },
+    derived: ["localApics", "ioApics", "map", "statistics"],
+  };
+
+  /** Position of the APIC that took the latest lowest-priority message: among equals the turn goes round. */
+  private lastArbitrated = 0;
+
+  private readonly localApics: LocalApic[] = [];
+  private readonly ioApics: EoiListener[] = [];
+  /** Made at the next message after a change of any identity. */
+  private map: DestinationMap<LocalApic> | undefined;
+  readonly statistics = { messages: 0, undelivered: 0 };
+
+  addLocalApic(apic: LocalApic): void {
+    this.localApics.push(apic);
+    this.map = undefined;
+  }
+
+  addIoApic(ioApic: EoiListener): void {
+    this.ioApics.push(ioApic);
+  }
+
+  /** The local APICs that a destination names; those that are disabled are never among them. */
+  targets(destination: number, logical: boolean, broadcast: number): readonly LocalApic[] {
+    return this.destinations().find(destination, logical, broadcast);
+  }
+
+  send(message: InterruptMessage): boolean {
+    const targets = this.targets(message.destination, message.logical, message.broadcast);
+    return this.deliver(targets, message) > 0;
+  }
+
+  sendIpi(source: ApicIdentity, shorthand: number, message: InterruptMessage): void {
+    let targets: readonly LocalApic[];
+    if (shorthand === Shorthand.NONE) targets = this.targets(message.destination, message.logical, message.broadcast);
+    else if (shorthand === Shorthand.ALL) targets = this.destinations().all();
+    else if (shorthand === Shorthand.SELF)
+      targets = this.destinations()
+        .all()
+        .filter((apic) => apic === source);
+    else
+      targets = this.destinations()
+        .all()
+        .filter((apic) => apic !== source);
+    this.deliver(targets, message, (apic) => {
+      apic.statistics.ipisReceived++;
+    });
+  }
+
+  endOfInterrupt(vector: number): void {
+    for (const ioApic of this.ioApics) ioApic.endOfInterrupt(vector);
+  }
+
+  identityChanged(): void {
+    this.map = undefined;
+  }
+
+  acceptanceChanged(): void {
+    for (const ioApic of this.ioApics) ioApic.retry();
+  }
+
+  /** Fires a local interrupt of every APIC; with `Lvt.LINT1` this is the system's NMI (SERR#, the front panel's button). */
+  triggerLocal(lvt: number): void {
+    for (const apic of this.localApics) apic.triggerLocal(lvt);
+  }
+
+  /** Drives a local interrupt pin of every APIC: LINT0 is wired to the 8259's INTR in all of them (MP 1.4, virtual wire mode). */
+  setLint(pin: 0 | 1, asserted: boolean): void {
+    for (const apic of this.localApics) apic.setLint(pin, asserted);
+  }
+
+  private deliver(
+    targets: readonly LocalApic[],
+    message: InterruptMessage,
+    received?: (apic: LocalApic) => void,
+  ): number {
+    const { mode, vector, level } = message;
+    const takers = mode === DeliveryMode.LOWEST_PRIORITY ? this.arbitrate(targets) : targets;
+    let accepted = 0;
+    for (const apic of takers) {
+      if (!apic.deliver(mode, vector, level)) continue;
+      accepted++;
+      received?.(apic);
+    }
+    this.statistics.messages++;
+    if (accepted === 0) this.statistics.undelivered++;
+    return accepted;
+  }
+
+  /** The one that runs at the lowest priority, of those that accept interrupts at all (11.6.2.4). */
+  private arbitrate(targets: readonly LocalApic[]): readonly LocalApic[] {
+    const able = targets.filter((apic) => apic.softwareEnabled);
+    if (able.length <= 1) return able;
+    const count = this.localApics.length;
+    const turn = (apic: LocalApic) => (this.localApics.indexOf(apic) - this.lastArbitrated - 1 + count) % count;
+    let best = able[0];
+    for (const apic of able) {
+      const difference = apic.arbitrationPriority() - best.arbitrationPriority();
+      if (difference < 0 || (difference === 0 && turn(apic) < turn(best))) best = apic;
+    }
+    this.lastArbitrated = this.localApics.indexOf(best);
+    return [best];
+  }
+
+  private destinations(): DestinationMap<LocalApic> {
+    this.map ??= new DestinationMap(this.localApics);
+    return this.map;
+  }
+}
