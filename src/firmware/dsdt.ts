@@ -74,11 +74,11 @@ function interruptRouting(config: ResolvedConfig): Data {
 }
 
 /**
- * _OSC of a PCI Express root (PCI Firmware Specification 3.3, 4.5.1): hands native hot-plug, power-management events, error reporting and
- * the capability structures to the operating system; keeps SHPC, which no slot here has.
+ * _OSC of a PCI Express root (PCI Firmware Specification 3.3, 4.5.1): hands native hot-plug, power-management events, error reporting, the
+ * capability structures and latency tolerance reporting to the operating system; keeps SHPC, which no slot here has.
  */
 function operatingSystemCapabilities(): Term {
-  const GRANTED = 0x1d;
+  const GRANTED = 0x3d;
   const STATUS = { unrecognizedUuid: 1 << 2, unrecognizedRevision: 1 << 3, capabilitiesMasked: 1 << 4 } as const;
   const status = reference("CDW1");
   const control = reference("CDW3");

@@ -166,7 +166,7 @@ test("ACPICA's interpreter loads the DSDT and evaluates its methods", {
   const hex = (bytes: number[]) => `(${bytes.map((b) => b.toString(16).padStart(2, "0")).join(" ")})`;
   const pciUuid = hex([0x5b, 0x4d, 0xdb, 0x33, 0xf7, 0x1f, 0x1c, 0x40, 0x96, 0x57, 0x74, 0x41, 0xc0, 0x3d, 0xd7, 0x66]);
   const otherUuid = hex(new Array(16).fill(0x11));
-  const capabilities = hex([0, 0, 0, 0, 0, 0, 0, 0, 0x1f, 0, 0, 0]);
+  const capabilities = hex([0, 0, 0, 0, 0, 0, 0, 0, 0x3f, 0, 0, 0]);
   const commands = [
     "execute \\_S5",
     "execute \\_SB.PCI0._PRT",
@@ -183,9 +183,9 @@ test("ACPICA's interpreter loads the DSDT and evaluates its methods", {
   assert.match(s5, /Contains 4 Elements:\s+\[Integer\] = 0*5/);
   assert.match(prt, /Contains 128 Elements/);
   // SHPC (bit 1) is not given, and the status says that something was masked.
-  assert.match(granted, /10 00 00 00 00 00 00 00 1D 00 00 00/);
-  assert.match(newer, /18 00 00 00 00 00 00 00 1D 00 00 00/);
-  assert.match(foreign, /04 00 00 00 00 00 00 00 1F 00 00 00/);
+  assert.match(granted, /10 00 00 00 00 00 00 00 3D 00 00 00/);
+  assert.match(newer, /18 00 00 00 00 00 00 00 3D 00 00 00/);
+  assert.match(foreign, /04 00 00 00 00 00 00 00 3F 00 00 00/);
 });
 
 test("interrupt pins of one slot take different inputs, and so do the first pins of neighbours", () => {
