@@ -95,36 +95,6 @@ test("Debian's kernel boots, likes the tables and powers off", { skip: noKernel,
   );
 });
 
-test("without ACPI the kernel finds its processors and interrupts in the MP table", {
-  skip: noKernel,
-  timeout: 120_000,
-}, async () => {
-  assert.ok(kernel);
-  const fw = firmware();
-  // Without an initrd the kernel panics in the end, and resets through CF9h.
-  const commandLine = "console=ttyS0 acpi=off panic=-1 reboot=pci";
-  const image = loadKernel(kernel, { e820: fw.e820, rsdp: fw.rsdp, commandLine });
-  const { output } = await runInQemu({
-    directory,
-    firmware: fw,
-    image,
-    memoryMiB: MEMORY_MIB,
-    cpus: CPUS,
-    timeoutMs: 100_000,
-  });
-  if (process.env.SKEP_SHOW) console.log(output);
-  for (const wanted of [
-    /MultiProcessor Specification v1\.4/,
-    /Virtual Wire compatibility mode/,
-    /IOAPIC\[0\]: apic_id 0, version 32, address 0xfec00000, GSI 0-23/,
-    /Brought up 1 node, 2 CPUs/,
-    /ttyS0 at I\/O 0x3f8 \(irq = 4/,
-    /Unable to mount root fs/,
-  ]) {
-    assert.match(output, wanted);
-  }
-});
-
 /** Prints the name that the loader or the module list gives, and resets through port CF9h. */
 const SMALL_KERNEL = `
   .globl _start
