@@ -1,0 +1,13 @@
+// All instructions: the table from which decoder, interpreter, translator, tests and documentation are made. Each part of the manual has
+// a group of its own.
+
+import type { InstructionGroup } from "./instruction.ts";
+import { ALU } from "./integer/alu.ts";
+import { BITS } from "./integer/bits.ts";
+import { BRANCH } from "./integer/branch.ts";
+import { MOVE } from "./integer/move.ts";
+import { MULTIPLY } from "./integer/multiply.ts";
+import { SHIFT } from "./integer/shift.ts";
+import { STACK } from "./integer/stack.ts";
+
+export const INSTRUCTIONS: InstructionGroup = [...MOVE, ...ALU, ...SHIFT, ...MULTIPLY, ...BITS, ...STACK, ...BRANCH];
