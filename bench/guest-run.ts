@@ -111,7 +111,8 @@ export function runGuest(command: readonly string[], timeoutMs: number): Promise
       child.kill("SIGKILL");
     }, timeoutMs);
     child.on("error", (error) => {
-      failure ??= error.message;
+      const absent = (error as NodeJS.ErrnoException).code === "ENOENT";
+      failure ??= absent ? `"${command[0]}" is not installed` : error.message;
     });
     child.on("close", (status, signal) => {
       clearInterval(sampler);

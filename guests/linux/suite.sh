@@ -142,8 +142,9 @@ if [ -b /dev/vda ]; then
   mke2fs /dev/vda 32768 >/dev/null 2>&1
   check mke2fs $? 0
   mkdir -p /mnt/disk
-  mount -t ext4 /dev/vda /mnt/disk 2>/dev/null || mount -t ext2 /dev/vda /mnt/disk
+  mount -t ext4 /dev/vda /mnt/disk
   check mount $? 0
+  check mounted "$(awk '$2 == "/mnt/disk" { print $1, $3 }' /proc/mounts)" "/dev/vda ext4"
   mkdir /mnt/disk/folder
   for i in 1 2 3 4; do cp /suite/pattern /mnt/disk/folder/$i; done
   echo "written by the guest" >/mnt/disk/folder/note
@@ -152,7 +153,7 @@ if [ -b /dev/vda ]; then
   umount /mnt/disk
   check umount $? 0
   echo 3 >/proc/sys/vm/drop_caches
-  mount -t ext4 -o ro /dev/vda /mnt/disk 2>/dev/null || mount -t ext2 -o ro /dev/vda /mnt/disk
+  mount -t ext4 -o ro /dev/vda /mnt/disk
   check read-back "$(cat /mnt/disk/folder/1 /mnt/disk/folder/3 /mnt/disk/folder/4 | sum)" "$(cat /suite/pattern /suite/pattern /suite/pattern | sum)"
   check note "$(cat /mnt/disk/folder/note)" "written by the guest"
   check listing "$(ls /mnt/disk/folder | tr '\n' ' ')" "1 3 4 note "

@@ -44,7 +44,7 @@ test("modules come after what they need, packed or not, and built-in ones not at
     await writeFile(join(folder, "top-level.ko"), module("depends=mid_level,built_in_one\0"));
     await writeFile(
       join(folder, "mid-level.ko.gz"),
-      gzipSync(module("depends=low\0softdep=pre: hash absent post: late\0")),
+      gzipSync(module("depends=low\0softdep=pre: crypto-hash absent post: late\0")),
     );
     await writeFile(join(folder, "low.ko.zst"), zstdCompressSync(module("depends=\0")));
     await writeFile(join(folder, "hash_generic.ko"), module("depends=\0"));

@@ -72,7 +72,7 @@ function initScript(options: InitramfsOptions, moduleFiles: boolean): string {
   return lines.join("\n");
 }
 
-const PROFILE = `PS1='\\u@\\h:\\w\\$ '
+const PROFILE = `PS1='root@\\h:\\w\\$ '
 export PS1
 alias ll='ls -l'
 `;

@@ -95,10 +95,12 @@ export async function kernelModules(directory: string, names: readonly string[])
     for (const dependency of info.get("depends")?.join(",").split(",") ?? []) {
       if (dependency !== "") await add(canonical(dependency), `, which ${name} needs`);
     }
-    // A soft dependency names a module or an alias of one; ciphers' aliases are provided by NAME_generic (Linux, crypto/api.c).
+    // A soft dependency names a module or an alias of one. The alias of an algorithm is crypto-NAME, which the portable NAME_generic
+    // always has (Linux, include/linux/crypto.h: MODULE_ALIAS_CRYPTO).
     for (const soft of info.get("softdep") ?? []) {
       for (const wish of /pre:([^:]*)(?:\s\w+:|$)/.exec(soft)?.[1].trim().split(/\s+/) ?? []) {
-        const found = [canonical(wish), `${canonical(wish)}_generic`].find((choice) => paths.has(choice));
+        const wanted = canonical(wish);
+        const found = [wanted, `${wanted.replace(/^crypto_/, "")}_generic`].find((choice) => paths.has(choice));
         if (found !== undefined) await add(found, "");
       }
     }
