@@ -44,7 +44,7 @@ export interface VcpuEvents {
   nmi(): void;
   /** INIT. The vCPU resets itself when it takes it (in VMX root operation that is later) and calls `LocalApic.init` then. */
   init(): void;
-  /** Start-up IPI for 4 KiB page `vector`. To be ignored unless the vCPU waits for one (11.4.4.4). */
+  /** Start-up IPI for 4 KiB page `vector`. To be ignored unless the vCPU waits for one (9.4.3). */
   startup(vector: number): void;
 }
 
@@ -368,6 +368,11 @@ export class LocalApic implements Stateful, MmioHandler, ApicIdentity {
 
   /** WRMSR of 800H + `index`; false means #GP(0): no such register, read-only, or a reserved bit set (11.12.1.3). */
   writeX2apic(index: number, value: bigint): boolean {
+    return this.writeX2apicHalves(index, Number(value & 0xffffffffn), Number((value >> 32n) & 0xffffffffn));
+  }
+
+  /** The same with EAX and EDX as they are, unsigned; the vCPU's way, as an EOI is one of these. */
+  writeX2apicHalves(index: number, low: number, high: number): boolean {
     const register = REGISTERS[index];
     if (
       this.mode !== ApicMode.X2APIC ||
@@ -377,8 +382,6 @@ export class LocalApic implements Stateful, MmioHandler, ApicIdentity {
     ) {
       return this.refuse("WRMSR of no writable x2APIC register");
     }
-    const low = Number(value & 0xffffffffn);
-    const high = Number((value >> 32n) & 0xffffffffn);
     if (index === Register.ICR_LOW) {
       if ((low & ~(ICR_WRITABLE | ICR_DELIVERY_STATUS)) !== 0) return this.refuse("reserved bit in ICR");
       this.icrHigh = high;
