@@ -4,10 +4,26 @@
 import type { InstructionGroup } from "./instruction.ts";
 import { ALU } from "./integer/alu.ts";
 import { BITS } from "./integer/bits.ts";
+import { BOUND } from "./integer/bound.ts";
 import { BRANCH } from "./integer/branch.ts";
+import { DECIMAL } from "./integer/decimal.ts";
 import { MOVE } from "./integer/move.ts";
 import { MULTIPLY } from "./integer/multiply.ts";
 import { SHIFT } from "./integer/shift.ts";
 import { STACK } from "./integer/stack.ts";
+import { STRING } from "./integer/string.ts";
 
-export const INSTRUCTIONS: InstructionGroup = [...MOVE, ...ALU, ...SHIFT, ...MULTIPLY, ...BITS, ...STACK, ...BRANCH];
+const INTEGER: InstructionGroup = [
+  ...MOVE,
+  ...ALU,
+  ...SHIFT,
+  ...MULTIPLY,
+  ...BITS,
+  ...STACK,
+  ...BRANCH,
+  ...STRING,
+  ...DECIMAL,
+  ...BOUND,
+];
+
+export const INSTRUCTIONS: InstructionGroup = [...INTEGER];
