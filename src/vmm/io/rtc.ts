@@ -104,8 +104,8 @@ export class Rtc implements Stateful, PortHandler {
 
   private index = 0;
   private nmiMask = false;
-  private regA = DV_32KHZ | RS_1024HZ;
-  private regB = B.HOURS_24;
+  private regA: number = DV_32KHZ | RS_1024HZ;
+  private regB: number = B.HOURS_24;
   /** PF, AF and UF of register C. */
   private flags = 0;
   /** Alarm bytes and RAM, by index; the time bytes and registers in it are unused. */
@@ -300,7 +300,8 @@ export class Rtc implements Stateful, PortHandler {
   }
 
   private moment(): Moment {
-    return this.held ? fromFields(this.timeBytes, this.mode) : this;
+    if (this.held) return fromFields(this.timeBytes, this.mode);
+    return { day: this.day, second: this.second, weekShift: this.weekShift };
   }
 
   private setMoment(unixMs: number, now: number): void {
