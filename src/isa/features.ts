@@ -90,7 +90,7 @@ const LEAF_80000001_EDX: Names = { syscall: 11, nx: 20, pdpe1gb: 26, rdtscp: 27,
 const LEAF_80000001_ECX: Names = { lahf_lm: 0, svm: 2, lzcnt: 5, sse4a: 6, prefetchw: 8 };
 const LEAF_80000007_EDX: Names = { invariant_tsc: 8 };
 
-export const FEATURES: ReadonlyMap<string, Feature> = new Map([
+export const FEATURES: { readonly [name: string]: Feature } = Object.fromEntries([
   ...at(1, 0, "edx", LEAF_1_EDX),
   ...at(1, 0, "ecx", LEAF_1_ECX),
   ...at(7, 0, "ebx", LEAF_7_EBX),
