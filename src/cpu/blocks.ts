@@ -1,0 +1,395 @@
+// Blocks of decoded instructions: finding the block for RIP, the jump cache before it, links between blocks of a page, and their end when
+// the bytes that they were decoded from change (docs/architecture.md, "Blocks").
+
+import type { Env } from "../isa/semantics.ts";
+import {
+  CPL,
+  DR6,
+  FLAG,
+  NMI_BLOCKED,
+  PENDING_ERROR,
+  PENDING_VECTOR,
+  RFLAGS,
+  RIP,
+  RIP_BASE,
+  SEGMENTS,
+  SHADOW,
+  SREG,
+  VECTOR,
+} from "../isa/state.ts";
+import { EXIT } from "../isa/exit.ts";
+import type { Code, Local } from "../wasm/code.ts";
+import type { FuncRef, ModuleBuilder } from "../wasm/module.ts";
+import { i32, i64, type Val } from "../wasm/value.ts";
+import {
+  ARENA,
+  ARENA_SIZE,
+  BLOCK,
+  BLOCK_HASH,
+  BLOCK_HASH_ENTRIES,
+  BLOCK_MAX_RECORDS,
+  JUMP_CACHE,
+  JUMP_CACHE_ENTRIES,
+  PAGE_HEADS,
+  PAGE_HEADS_SIZE,
+  RECORD,
+  STEP_BLOCK,
+  TAIL,
+  VAR,
+} from "./layout.ts";
+import { type PagingFuncs, WALK } from "./paging.ts";
+
+export interface BlockFuncs {
+  /** () -> first record for the RIP field, or 0: an exception is pending, or EXIT_REASON is set. */
+  readonly lookup: FuncRef;
+  /** The same without the jump cache (the block that it knows is dead). */
+  readonly lookupAgain: FuncRef;
+  /** (last record, link address) -> first record of the next block, or 0 as for lookup. */
+  readonly follow: FuncRef;
+  /** (host address, bytes): drops translated code that overlaps; the range lies in one page. */
+  readonly invalidateRange: FuncRef;
+  /** Forgets all blocks. */
+  readonly flushBlocks: FuncRef;
+}
+
+export const BLOCK_SPACE = BLOCK.SIZE + (BLOCK_MAX_RECORDS + 1) * RECORD.SIZE + TAIL.SIZE;
+
+/** HOST of a block that is dead: no code lies there. */
+const DEAD = -1;
+
+/** Announced first, since stores need it and it needs nothing. */
+export function emitInvalidation(m: ModuleBuilder, env: (c: Code) => Env, staleHandler: number): FuncRef {
+  const invalidatePage = m.func("invalidatePage", ["i32"], [], (c) => {
+    const x = env(c);
+    const [page] = c.params;
+    const { cpu } = x;
+    c.st32(cpu, 0, cpu.ld32(0, VAR.COUNT_INVALIDATED).add(1), VAR.COUNT_INVALIDATED);
+    c.st64(x.ram, page.shrU(12).shl(3).add(cpu.ld32(0, VAR.CODE_MAP)), 0);
+    const headAt = c.let(page.shrU(12).shl(2));
+    const tagged = c.local("i32", cpu.ld32(headAt, PAGE_HEADS));
+    c.st32(cpu, headAt, 0, PAGE_HEADS);
+    c.loop((head) => {
+      c.if(tagged, () => {
+        const block = c.let(tagged.and(-2));
+        c.st32(cpu, block, DEAD, BLOCK.HOST);
+        const record = c.local("i32", block.add(BLOCK.SIZE));
+        const end = c.let(record.add(cpu.ld32(block, BLOCK.COUNT).mul(RECORD.SIZE)));
+        c.loop((next) => {
+          c.st16(cpu, record, staleHandler, RECORD.HANDLER);
+          c.set(record, record.add(RECORD.SIZE));
+          c.brIf(next, record.ltU(end));
+        });
+        // The tail is behind the last instruction, or one record further where the block just falls through: both places are links or unused.
+        c.st32(cpu, cpu.ld32(block, BLOCK.LAST), 0, TAIL.NOT_TAKEN);
+        c.st32(cpu, cpu.ld32(block, BLOCK.LAST), 0, TAIL.TAKEN);
+        c.if(
+          tagged.and(1),
+          () => c.set(tagged, cpu.ld32(block, BLOCK.PAGE2_NEXT)),
+          () => c.set(tagged, cpu.ld32(block, BLOCK.PAGE_NEXT)),
+        );
+        c.br(head);
+      });
+    });
+  });
+  return m.func("invalidateRange", ["i32", "i32"], [], (c) => {
+    const x = env(c);
+    const [host, bytes] = c.params;
+    const chunks = (from: Val, to: Val): Val =>
+      i64(-1).shl(from.bits(6, 6).zx()).and(i64(-1).shrU(i32(63).sub(to.bits(6, 6)).zx()));
+    const map = x.ram.ld64(host.shrU(12).shl(3).add(x.cpu.ld32(0, VAR.CODE_MAP)));
+    c.if(map.and(chunks(host, host.add(bytes).sub(1))).ne(0n), () => c.invoke(invalidatePage, host.and(-4096)));
+  });
+}
+
+export function emitBlocks(
+  m: ModuleBuilder,
+  env: (c: Code) => Env,
+  paging: PagingFuncs,
+  invalidateRange: FuncRef,
+  decode: FuncRef,
+): BlockFuncs {
+  const exception = (x: Env, vector: number, error: number): void => {
+    x.put(PENDING_VECTOR, vector);
+    x.put(PENDING_ERROR, error);
+  };
+
+  const flushBlocks = m.func("flushBlocks", [], [], (c) => {
+    const x = env(c);
+    const { cpu } = x;
+    c.st32(cpu, 0, cpu.ld32(0, VAR.COUNT_ARENA_FLUSHES).add(1), VAR.COUNT_ARENA_FLUSHES);
+    c.memoryFill(cpu, BLOCK_HASH, 0, BLOCK_HASH_ENTRIES * 4);
+    c.memoryFill(cpu, JUMP_CACHE, 0xff, JUMP_CACHE_ENTRIES * 16);
+    // Only the part of the page lists that guest memory reaches has been written.
+    c.memoryFill(cpu, PAGE_HEADS, 0, i32(1).shl(cpu.ld32(0, VAR.RAM_BITS).sub(10)).and(PAGE_HEADS_SIZE * 2 - 1));
+    c.memoryFill(x.ram, cpu.ld32(0, VAR.CODE_MAP), 0, i32(1).shl(cpu.ld32(0, VAR.RAM_BITS).sub(9)));
+    c.st32(cpu, 0, ARENA, VAR.ARENA_NEXT);
+  });
+
+  /** Linear address of an instruction pointer. */
+  const linearOf = (x: Env, rip: Val): Val => {
+    const { c } = x;
+    const linear = c.local("i64");
+    c.if(
+      x.cpu.ld32(0, VAR.CODE_MODE).eq(2),
+      () => c.set(linear, rip),
+      () => c.set(linear, x.get(SEGMENTS[SREG.CS].base).add(rip.and(0xffffffffn)).and(0xffffffffn)),
+    );
+    return linear;
+  };
+
+  const hashAt = (host: Val, mode: Val): Val =>
+    host
+      .xor(host.shrU(14))
+      .xor(mode.shl(7))
+      .and(BLOCK_HASH_ENTRIES - 1)
+      .shl(2);
+
+  const cacheAt = (linear: Val): Val =>
+    linear
+      .wrap()
+      .xor(linear.shrU(14).wrap())
+      .and(JUMP_CACHE_ENTRIES - 1)
+      .shl(4);
+
+  /** (linear) -> (status, host) for an instruction fetch. */
+  const translateFetch = m.func("translateFetch", ["i64"], ["i32", "i32"], (c) => {
+    const x = env(c);
+    const [linear] = c.params;
+    const bits = i32(WALK.FETCH).or(x.get(CPL).eq(3).shl(2));
+    const [status, host] = c.callMany(paging.translate, [linear, bits]);
+    c.if(status.eq(2), () => {
+      // No memory there: the bus floats high, and FF FF is no instruction.
+      exception(x, VECTOR.UD, -1);
+      c.ret(1, 0);
+    });
+    c.results([status, host]);
+  });
+
+  /** Checks that the instruction pointer may be fetched from at all: canonical, or within the code segment's limit. 1 = exception pending. */
+  const checkFetch = m.func("checkFetch", ["i64", "i64"], ["i32"], (c) => {
+    const x = env(c);
+    const [rip, linear] = c.params;
+    c.if(
+      x.cpu.ld32(0, VAR.CODE_MODE).eq(2),
+      () => {
+        c.if(linear.shl(16).shrS(16).ne(linear), () => {
+          exception(x, VECTOR.GP, 0);
+          c.ret(1);
+        });
+      },
+      () => {
+        c.if(rip.gtU(x.get(SEGMENTS[SREG.CS].limit).zx()), () => {
+          exception(x, VECTOR.GP, 0);
+          c.ret(1);
+        });
+      },
+    );
+    c.results([0]);
+  });
+
+  const enter = (c: Code, x: Env, rip: Val, linear: Val): void => {
+    x.put(RIP_BASE, rip.sub(linear.and(0xfffn)));
+    void c;
+  };
+
+  /** One instruction decoded anew: for single steps, interrupt shadows and code at the end of its segment. */
+  const stepBlock = m.func("stepBlock", [], ["i32"], (c) => {
+    const x = env(c);
+    const rip = c.let(x.get(RIP));
+    const linear = c.let(linearOf(x, rip));
+    c.if(c.call(checkFetch, rip, linear), () => c.ret(0));
+    const [status, host] = c.callMany(translateFetch, [linear]);
+    c.if(status, () => c.ret(0));
+    c.if(c.call(decode, linear, host, 1, STEP_BLOCK), () => c.ret(0));
+    enter(c, x, rip, linear);
+    c.if(
+      x.cpu
+        .ld32(0, VAR.CODE_MODE)
+        .ne(2)
+        .and(rip.add(x.cpu.ld32u64(STEP_BLOCK, BLOCK.LENGTH)).sub(1).gtU(x.get(SEGMENTS[SREG.CS].limit).zx())),
+      () => {
+        exception(x, VECTOR.GP, 0);
+        c.ret(0);
+      },
+    );
+    c.results([STEP_BLOCK + BLOCK.SIZE]);
+  });
+
+  const lookupSlow = m.func("lookupSlow", ["i64", "i64"], ["i32"], (c) => {
+    const x = env(c);
+    const [rip, linear] = c.params;
+    const { cpu } = x;
+    c.if(c.call(checkFetch, rip, linear), () => c.ret(0));
+    const [status, host] = c.callMany(translateFetch, [linear]);
+    c.if(status, () => c.ret(0));
+    const mode = c.let(cpu.ld32(0, VAR.CODE_MODE));
+    const chain = c.let(hashAt(host, mode));
+    const block = c.local("i32", cpu.ld32(chain, BLOCK_HASH));
+    c.block((found) => {
+      c.loop((head) => {
+        c.if(block, () => {
+          c.if(cpu.ld32(block, BLOCK.HOST).eq(host).and(cpu.ld32(block, BLOCK.MODE).eq(mode)), () => {
+            // A block that runs into a second page is good only where that page is still the same.
+            const second = c.let(cpu.ld32(block, BLOCK.HOST2));
+            c.brIf(found, second.eqz());
+            const [secondStatus, secondHost] = c.callMany(translateFetch, [linear.and(-4096n).add(4096n)]);
+            c.if(secondStatus, () => c.ret(0));
+            c.brIf(found, secondHost.eq(second));
+          });
+          c.set(block, cpu.ld32(block, BLOCK.HASH_NEXT));
+          c.br(head);
+        });
+      });
+      c.if(cpu.ld32(0, VAR.ARENA_NEXT).gtU(ARENA + ARENA_SIZE - BLOCK_SPACE), () => c.invoke(flushBlocks));
+      c.set(block, cpu.ld32(0, VAR.ARENA_NEXT));
+      c.if(c.call(decode, linear, host, BLOCK_MAX_RECORDS, block), () => c.ret(0));
+      c.st32(cpu, 0, cpu.ld32(block, BLOCK.LAST).add(RECORD.SIZE + TAIL.SIZE), VAR.ARENA_NEXT);
+      c.st32(cpu, block, host, BLOCK.HOST);
+      c.st32(cpu, block, mode, BLOCK.MODE);
+      c.st32(cpu, block, cpu.ld32(chain, BLOCK_HASH), BLOCK.HASH_NEXT);
+      c.st32(cpu, chain, block, BLOCK_HASH);
+      const inPage = (page: Val, first: Val, last: Val, next: number, tag: number): void => {
+        const mapAt = c.let(page.shrU(12).shl(3).add(cpu.ld32(0, VAR.CODE_MAP)));
+        const map = c.let(x.ram.ld64(mapAt));
+        c.if(map.eqz(), () => c.invoke(paging.protectPage, page));
+        const chunks = i64(-1).shl(first.bits(6, 6).zx()).and(i64(-1).shrU(i32(63).sub(last.bits(6, 6)).zx()));
+        c.st64(x.ram, mapAt, map.or(chunks));
+        const headAt = c.let(page.shrU(12).shl(2));
+        c.st32(cpu, block, cpu.ld32(headAt, PAGE_HEADS), next);
+        c.st32(cpu, headAt, block.or(tag), PAGE_HEADS);
+      };
+      const last = c.let(host.add(cpu.ld32(block, BLOCK.LENGTH)).sub(1));
+      const second = c.let(cpu.ld32(block, BLOCK.HOST2));
+      c.if(
+        second,
+        () => {
+          inPage(host.and(-4096), host, i32(0xfff), BLOCK.PAGE_NEXT, 0);
+          inPage(second, i32(0), last.and(0xfff), BLOCK.PAGE2_NEXT, 1);
+        },
+        () => inPage(host.and(-4096), host, last, BLOCK.PAGE_NEXT, 0),
+      );
+    });
+    // The whole block must lie within the code segment; one that does not runs an instruction at a time up to the one that faults.
+    c.if(
+      mode.ne(2).and(rip.add(cpu.ld32u64(block, BLOCK.LENGTH)).sub(1).gtU(x.get(SEGMENTS[SREG.CS].limit).zx())),
+      () => c.returnCall(stepBlock),
+    );
+    const entry = c.let(cacheAt(linear));
+    c.st64(cpu, entry, linear, JUMP_CACHE);
+    c.st32(cpu, entry, block.add(BLOCK.SIZE), JUMP_CACHE + 8);
+    c.st32(cpu, entry, cpu.ld32(0, VAR.JUMP_TAG), JUMP_CACHE + 12);
+    enter(c, x, rip, linear);
+    c.results([block.add(BLOCK.SIZE)]);
+  });
+
+  /** What must be looked at before the next block may run. Gives 1 where the caller returns 0, 2 where one instruction runs alone. */
+  const special = m.func("beforeBlock", [], ["i32"], (c) => {
+    const x = env(c);
+    const { cpu } = x;
+    c.if(cpu.ld32(0, VAR.STEP), () => {
+      // Trap after the instruction that ran with TF set (SDM Vol. 3B 18.3.1.4).
+      c.st32(cpu, 0, 0, VAR.STEP);
+      x.put(DR6, x.get(DR6).or(1 << 14));
+      exception(x, VECTOR.DB, -1);
+      c.ret(1);
+    });
+    const shadow = c.let(x.get(SHADOW));
+    const pending = c.let(cpu.ld32(0, VAR.EVENT_PENDING));
+    const maskable = pending.and(1).and(x.get(RFLAGS).shrU(Math.log2(FLAG.IF)));
+    const nmi = pending.shrU(1).and(x.get(NMI_BLOCKED).xor(1)).and(1);
+    const now = c.let(maskable.or(nmi));
+    c.if(now.and(shadow.eqz()), () => {
+      c.st32(cpu, 0, EXIT.INTERRUPT_WINDOW, VAR.EXIT_REASON);
+      c.ret(1);
+    });
+    x.put(SHADOW, 0);
+    c.if(x.get(RFLAGS).and(FLAG.TF), () => {
+      c.st32(cpu, 0, 1, VAR.STEP);
+      c.ret(2);
+    });
+    c.if(now, () => c.ret(2));
+    c.results([0]);
+  });
+
+  const lookupBody = (c: Code, useCache: boolean): void => {
+    const x = env(c);
+    const { cpu } = x;
+    c.if(
+      cpu
+        .ld32(0, VAR.STEP)
+        .or(cpu.ld32(0, VAR.EVENT_PENDING))
+        .or(x.get(SHADOW))
+        .or(x.get(RFLAGS).and(FLAG.TF)),
+      () => {
+        const what = c.let(c.call(special));
+        c.if(what.eq(1), () => c.ret(0));
+        c.if(what.eq(2), () => c.returnCall(stepBlock));
+      },
+      undefined,
+      "unlikely",
+    );
+    c.if(
+      cpu.ld32(0, VAR.BUDGET).leS(0),
+      () => {
+        c.st32(cpu, 0, EXIT.BUDGET, VAR.EXIT_REASON);
+        c.ret(0);
+      },
+      undefined,
+      "unlikely",
+    );
+    const rip = c.let(x.get(RIP));
+    const linear = c.let(linearOf(x, rip));
+    if (useCache) {
+      const entry = c.let(cacheAt(linear));
+      c.if(
+        cpu
+          .ld64(entry, JUMP_CACHE)
+          .eq(linear)
+          .and(cpu.ld32(entry, JUMP_CACHE + 12).eq(cpu.ld32(0, VAR.JUMP_TAG))),
+        () => {
+          enter(c, x, rip, linear);
+          c.ret(cpu.ld32(entry, JUMP_CACHE + 8));
+        },
+        undefined,
+        "likely",
+      );
+    }
+    c.st32(cpu, 0, cpu.ld32(0, VAR.COUNT_LOOKUPS).add(1), VAR.COUNT_LOOKUPS);
+    c.returnCall(lookupSlow, rip, linear);
+  };
+  const lookup = m.func("lookup", [], ["i32"], (c) => lookupBody(c, true));
+  const lookupAgain = m.func("lookupAgain", [], ["i32"], (c) => lookupBody(c, false));
+
+  const follow = m.func("follow", ["i32", "i32"], ["i32"], (c) => {
+    const x = env(c);
+    const [record, link] = c.params;
+    const { cpu } = x;
+    const place = c.let(cpu.ld16u(record, RECORD.PLACE));
+    const taken = link.sub(record).eq(TAIL.TAKEN);
+    const step = c.local("i32", place.shrU(12));
+    c.if(taken, () => c.set(step, step.add(cpu.ld32(record, RECORD.IMM))));
+    const rip: Local = c.local("i64", x.get(RIP_BASE).add(place.and(0xfff).zx()).add(step.sx()));
+    const target = c.let(rip);
+    c.if(cpu.ld32(0, VAR.CODE_MODE).ne(2), () => {
+      c.set(rip, rip.and(0xffffffffn));
+      c.if(taken.and(cpu.ld8u(record, RECORD.ADDRESSING).shrU(7)), () => c.set(rip, rip.and(0xffffn)));
+    });
+    c.if(taken.and(c.call(checkFetch, rip, rip)), () => {
+      // The jump itself faults where its target is not canonical or beyond the limit (SDM Vol. 2A JMP).
+      x.put(RIP, x.get(RIP_BASE).add(place.and(0xfff).zx()));
+      c.ret(0);
+    }, undefined, "unlikely");
+    x.put(RIP, rip);
+    const flushes = c.let(cpu.ld32(0, VAR.COUNT_ARENA_FLUSHES));
+    const next = c.let(c.call(lookup));
+    // A link stays within the page, and so needs no look at the mapping; a block that reaches into the next page does.
+    const samePage = place.and(0xfff).add(step).ltU(0x1000).and(rip.eq(target));
+    const lasting = next.geU(ARENA).and(flushes.eq(cpu.ld32(0, VAR.COUNT_ARENA_FLUSHES)));
+    c.if(samePage.and(lasting), () => {
+      c.if(cpu.ld32(next.sub(BLOCK.SIZE), BLOCK.HOST2).eqz(), () => c.st32(cpu, link, next));
+    });
+    c.results([next]);
+  });
+
+  return { lookup, lookupAgain, follow, invalidateRange, flushBlocks };
+}

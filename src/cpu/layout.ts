@@ -1,0 +1,151 @@
+// The map of a vCPU's own memory beyond the registers (src/isa/state.ts): engine variables, decoding tables, caches, TLB, records.
+// All sizes are in bytes. The tables are sparse: only what is touched costs memory.
+
+/** Engine variables, i32 unless noted. Not guest-visible. */
+export const VAR = {
+  /** Instructions left until the run loop returns; at a block's end what the block retired is taken off. */
+  BUDGET: 0x3000,
+  /** EXIT reason when the run loop returns. */
+  EXIT_REASON: 0x3004,
+  /** 0, 1, 2 for 16-, 32-, 64-bit code. */
+  CODE_MODE: 0x3008,
+  /** Tag of valid jump cache entries: generation, privilege and code mode. */
+  JUMP_TAG: 0x300c,
+  GENERATION: 0x3010,
+  /** Bases of the TLB tables in use for data reads and writes. */
+  TLB_READ: 0x3014,
+  TLB_WRITE: 0x3018,
+  /** Not zero while the core holds an interrupt or NMI that waits for the guest to accept it. */
+  EVENT_PENDING: 0x301c,
+  /** First free byte of the record arena. */
+  ARENA_NEXT: 0x3020,
+  /** Number of filled slots in the two flush lists. */
+  TLB_FILLED: 0x3024,
+  TLB_FILLED_GLOBAL: 0x3028,
+  /** Start of the code map in guest RAM's memory: 8 bytes a 4 KiB page, one bit for each 64 bytes that hold translated code. */
+  CODE_MAP: 0x302c,
+  /** End of RAM below the PCI hole, which is mapped to itself from 1 MiB on. */
+  LOW_RAM_END: 0x3030,
+  SLOT_COUNT: 0x3034,
+  /** Guest-physical address of the last access that was no RAM (i64). */
+  MMIO_GPA: 0x3038,
+  /** Record that is being executed by an out-of-line handler. */
+  IP: 0x3040,
+  /** 1 while single-stepping by RFLAGS.TF. */
+  STEP: 0x3044,
+  /** Instructions retired (i64). */
+  RETIRED: 0x3048,
+  /** Features as a bit map that rows are checked against (4 x i64). */
+  FEATURES: 0x3050,
+  /** Masks that a TLB lookup's XOR must be clear of, for accesses of 1, 2, 4, 8, 16 bytes (i64 each): all bits above guest RAM, and misalignment. */
+  TLB_MASK: 0x30a0,
+  /** (Entries of a TLB table - 1) * 8. */
+  TLB_INDEX_MASK: 0x30c8,
+  /** Contents of an empty TLB entry before its index is mixed in: TLB_EMPTY_TAG and the host offset of a page that is nobody's (i64). */
+  TLB_EMPTY: 0x30d0,
+  /** log2 of the size of guest RAM's memory, rounded up. */
+  RAM_BITS: 0x30cc,
+  /** Statistics (i32 each, wrapping; the host reads differences). */
+  COUNT_LOOKUPS: 0x3080,
+  COUNT_DECODED: 0x3084,
+  COUNT_INVALIDATED: 0x3088,
+  COUNT_WALKS: 0x308c,
+  COUNT_ARENA_FLUSHES: 0x3090,
+  COUNT_FAULTS: 0x3094,
+  COUNT_TLB_FLUSHES: 0x3098,
+} as const;
+
+/** Memory slots: guest-physical start and end (i64 each), host offset (i32), flags (i32: bit 0 writable). */
+export const SLOT_BASE = 0x3400;
+export const SLOT_SIZE = 24;
+export const SLOT_MAX = 32;
+
+/** Bytes of the instruction being decoded are collected here when it crosses a page. */
+export const FETCH_BUFFER = 0x3800;
+
+/** A block of one instruction for single steps and interrupt shadows; never cached. */
+export const STEP_BLOCK = 0x3900;
+
+/** Decoding tables (src/cpu/decode-table.ts). */
+export const DECODE_BASE = 0x8000;
+export const DECODE_END = 0x60000;
+
+/** Jump cache: linear address (i64), first record (i32), tag (i32). */
+export const JUMP_CACHE = 0x60000;
+export const JUMP_CACHE_ENTRIES = 16384;
+
+/** Block hash by host address and mode: record address of the first block of a chain. */
+export const BLOCK_HASH = 0xa0000;
+export const BLOCK_HASH_ENTRIES = 65536;
+
+/** Lists of TLB slots to clear at a flush: all, and those of global pages. */
+export const TLB_LIST = 0xe0000;
+export const TLB_LIST_ENTRIES = 32768;
+export const TLB_LIST_GLOBAL = 0x100000;
+
+/** Six tables of 8-byte entries, one entry a page of guest RAM rounded up to a power of two (at most 2^20), so that the index and the host
+ *  offset share no bit; room for the largest: read and write for supervisor, user, and supervisor with SMAP overridden by RFLAGS.AC. */
+export const TLB_BASE = 0x200000;
+export const TLB_TABLE_SIZE = 0x800000;
+export const TLB_SETS = { SUPERVISOR: 0, USER: 1, SUPERVISOR_AC: 2 } as const;
+/** Tag of an empty entry: a non-canonical address. Whoever accesses just that address gets the page TLB_EMPTY names, and no guest memory. */
+export const TLB_EMPTY_TAG = 0xa5a5n << 48n;
+
+/** Per 4 KiB page of host memory: first block header of the page's list. */
+export const PAGE_HEADS = TLB_BASE + 6 * TLB_TABLE_SIZE;
+export const PAGE_HEADS_SIZE = 0x400000;
+
+/** Blocks: header, records, tail. */
+export const ARENA = PAGE_HEADS + PAGE_HEADS_SIZE;
+export const ARENA_SIZE = 0x3000000;
+export const CPU_MEMORY_SIZE = ARENA + ARENA_SIZE;
+
+/** Block header. */
+export const BLOCK = {
+  /** Host offset of the first byte. */
+  HOST: 0,
+  MODE: 4,
+  /** Next block in the hash chain and in the page's list (header addresses). */
+  HASH_NEXT: 8,
+  PAGE_NEXT: 12,
+  /** Instructions and bytes. */
+  COUNT: 16,
+  LENGTH: 20,
+  /** Host page of the second page, where the block's only instruction crosses into one; 0 where it does not. */
+  HOST2: 24,
+  /** Next block in the second page's list. Addresses in page lists have bit 0 set where the block is there by its second page. */
+  PAGE2_NEXT: 28,
+  /** Address of the last record, which the tail follows. */
+  LAST: 32,
+  SIZE: 48,
+} as const;
+export const BLOCK_MAX_RECORDS = 64;
+
+/** Record of one instruction. */
+export const RECORD = {
+  HANDLER: 0,
+  /** Register byte: offset in the register file (number * 8, or the high byte registers), or a plain number for segment, control and debug registers. */
+  A: 2,
+  /** The same for ModRM.rm, or the base register. */
+  B: 3,
+  /** Index register. */
+  C: 4,
+  /** Bits 0-1 scale, 2-3 address size (0 = 16, 1 = 32, 2 = 64), 4-6 segment, 7 set where the operand size is 16. */
+  ADDRESSING: 5,
+  /** Bits 0-11 low bits of the linear address, 12-15 length. */
+  PLACE: 6,
+  DISP: 8,
+  IMM: 12,
+  SIZE: 16,
+} as const;
+
+/** Behind the last record of a block; offsets are from that record. A link is the first record of the block that follows, 0 while unknown. */
+export const TAIL = {
+  NOT_TAKEN: 16,
+  TAKEN: 24,
+  /** From a link: how often it was followed. */
+  LINK_COUNT: 4,
+  /** Instructions of the block. */
+  COUNT: 32,
+  SIZE: 32,
+} as const;

@@ -1,0 +1,388 @@
+// From linear to guest-physical to host addresses: the page walk in all paging modes (SDM Vol. 3A chapter 4), memory slots, and the
+// TLB's filling and flushing. All of it is code of the engine module.
+
+import type { Env } from "../isa/semantics.ts";
+import {
+  CPL,
+  CR0,
+  CR0_BIT,
+  CR2,
+  CR3,
+  CR4,
+  CR4_BIT,
+  EFER,
+  EFER_BIT,
+  FLAG,
+  MAXPHYADDR,
+  PDPTE,
+  PENDING_ERROR,
+  PENDING_VECTOR,
+  RFLAGS,
+  VECTOR,
+} from "../isa/state.ts";
+import type { FuncRef, ModuleBuilder } from "../wasm/module.ts";
+import { i32, i64, select, type Val } from "../wasm/value.ts";
+import {
+  JUMP_CACHE,
+  JUMP_CACHE_ENTRIES,
+  SLOT_BASE,
+  SLOT_SIZE,
+  TLB_BASE,
+  TLB_LIST,
+  TLB_LIST_ENTRIES,
+  TLB_LIST_GLOBAL,
+  TLB_TABLE_SIZE,
+  VAR,
+} from "./layout.ts";
+
+/** What a walk is asked for, and what a fault's error code is built from (SDM Vol. 3A 4.7). */
+export const WALK = {
+  WRITE: 1 << 1,
+  USER: 1 << 2,
+  FETCH: 1 << 4,
+  /** An access by the processor itself: SMAP holds whatever RFLAGS.AC says (SDM Vol. 3A 4.6.1). */
+  IMPLICIT: 1 << 8,
+  /** Report failure without raising and without touching the tables. */
+  PROBE: 1 << 9,
+} as const;
+
+/** What a successful walk found out. */
+const PAGE = { WRITABLE: 1, USER: 2, GLOBAL: 4, DIRTY: 8 } as const;
+
+const ENTRY = { P: 1n, RW: 2n, US: 4n, A: 1n << 5n, D: 1n << 6n, PS: 1n << 7n, G: 1n << 8n, NX: 1n << 63n } as const;
+const ADDRESS_MASK = ((1n << BigInt(MAXPHYADDR)) - 1n) & ~0xfffn;
+const RESERVED_HIGH = ((1n << 52n) - 1n) & ~((1n << BigInt(MAXPHYADDR)) - 1n);
+
+/** Fault bits of the error code. */
+const CODE = { P: 1, RSVD: 1 << 3 } as const;
+
+export interface PagingFuncs {
+  /** (gpa) -> host offset of RAM or ROM, or -1. */
+  readonly hostOf: FuncRef;
+  /** (gpa) -> host offset of writable RAM, or -1. */
+  readonly hostOfWrite: FuncRef;
+  /** (linear, WALK bits) -> (status 0 or 1, gpa, PAGE bits). */
+  readonly walk: FuncRef;
+  /** (linear, WALK bits) -> (status, host). Status 0: RAM, in the TLB from now on; 1: fault raised; 2: no RAM, gpa in VAR.MMIO_GPA. */
+  readonly translate: FuncRef;
+  readonly flushTlb: FuncRef;
+  /** Empties all tables from any contents; needed once before the first access. */
+  readonly resetTlb: FuncRef;
+  readonly flushPage: FuncRef;
+  /** (host page offset): the page now holds code; no write entry maps it any more. */
+  readonly protectPage: FuncRef;
+  /** Recomputes VAR.JUMP_TAG. */
+  readonly retag: FuncRef;
+}
+
+type MakeEnv = (c: import("../wasm/code.ts").Code) => Env;
+
+export function emitPaging(m: ModuleBuilder, env: MakeEnv): PagingFuncs {
+  const hostLookup = (name: string, writable: boolean): FuncRef =>
+    m.func(name, ["i64"], ["i32"], (c) => {
+      const x = env(c);
+      const [gpa] = c.params;
+      const { cpu } = x;
+      c.if(gpa.sub(0x100000).ltU(cpu.ld32u64(0, VAR.LOW_RAM_END).sub(0x100000)), () => c.ret(gpa.wrap()), undefined, "likely");
+      const slot = c.local("i32", SLOT_BASE);
+      const end = c.let(i32(SLOT_BASE).add(cpu.ld32(0, VAR.SLOT_COUNT).mul(SLOT_SIZE)));
+      c.loop((head) => {
+        c.if(slot.geU(end), () => c.ret(-1));
+        c.if(gpa.geU(cpu.ld64(slot, 0)).and(gpa.ltU(cpu.ld64(slot, 8))), () => {
+          if (writable) c.if(cpu.ld32(slot, 20).and(1).eqz(), () => c.ret(-1));
+          c.ret(gpa.sub(cpu.ld64(slot, 0)).wrap().add(cpu.ld32(slot, 16)));
+        });
+        c.set(slot, slot.add(SLOT_SIZE));
+        c.br(head);
+      });
+      c.unreachable();
+    });
+  const hostOf = hostLookup("hostOf", false);
+  const hostOfWrite = hostLookup("hostOfWrite", true);
+
+  const pageFault = m.func("pageFault", ["i64", "i32", "i32"], [], (c) => {
+    const x = env(c);
+    const [linear, access, code] = c.params;
+    c.if(access.and(WALK.PROBE).eqz(), () => {
+      x.put(CR2, linear);
+      x.put(PENDING_VECTOR, VECTOR.PF);
+      // I/D is reported only where no-execute or SMEP can make the difference.
+      const nx = x.get(CR4).and(CR4_BIT.PAE).ne(0).and(x.get(EFER).and(EFER_BIT.NXE).ne(0));
+      const reportFetch = nx.or(x.get(CR4).and(CR4_BIT.SMEP).ne(0));
+      const shown = select(reportFetch, access.and(WALK.WRITE | WALK.USER | WALK.FETCH), access.and(WALK.WRITE | WALK.USER));
+      x.put(PENDING_ERROR, shown.or(code));
+      c.st32(x.cpu, 0, x.cpu.ld32(0, VAR.COUNT_FAULTS).add(1), VAR.COUNT_FAULTS);
+    });
+  });
+
+  const walk = m.func("walk", ["i64", "i32"], ["i32", "i64", "i32"], (c) => {
+    const x = env(c);
+    const [linear, access] = c.params;
+    const { cpu, ram } = x;
+    c.st32(cpu, 0, cpu.ld32(0, VAR.COUNT_WALKS).add(1), VAR.COUNT_WALKS);
+    const cr4 = c.let(x.get(CR4));
+    c.if(x.get(CR0).and(CR0_BIT.PG).eqz(), () => {
+      c.ret(0, linear.and(0xffffffffn), PAGE.WRITABLE | PAGE.USER | PAGE.DIRTY);
+    });
+    const fault = (code: Val | number): void => {
+      c.invoke(pageFault, linear, access, code);
+      c.ret(1, 0, 0);
+    };
+    const table = c.local("i64");
+    const level = c.local("i32");
+    const entry = c.local("i64");
+    const entryHost = c.local("i32");
+    const rights = c.local("i64", ENTRY.RW | ENTRY.US);
+    const noExecute = c.local("i64", 0);
+    const wide = c.let(cr4.and(CR4_BIT.PAE));
+    // An all-ones read of what is no memory hits the reserved bits.
+    const readEntry = (gpa: Val, bytes: 4 | 8): void => {
+      c.set(entryHost, c.call(hostOf, gpa));
+      c.if(
+        entryHost.eq(-1),
+        () => c.set(entry, -1n),
+        () => c.set(entry, bytes === 8 ? ram.ld64(entryHost) : ram.ld32u64(entryHost)),
+        "unlikely",
+      );
+    };
+    const setBits = (bits: bigint | Val, bytes: 4 | 8): void => {
+      c.if(access.and(WALK.PROBE).eqz().and(entryHost.ne(-1)), () => {
+        c.set(entry, entry.or(bits));
+        c.store(ram, bytes, entryHost, entry);
+      });
+    };
+    const checkPresent = (): void => {
+      c.if(entry.and(ENTRY.P).eqz(), () => fault(0), undefined, "unlikely");
+    };
+    const gpa = c.local("i64");
+
+    /** Rights of the leaf against the access; then A and D, and the result. */
+    const finish = (bytes: 4 | 8): void => {
+      const user = c.let(rights.and(ENTRY.US).ne(0n));
+      const writable = c.let(rights.and(ENTRY.RW).ne(0n));
+      const wp = c.let(x.get(CR0).and(CR0_BIT.WP).ne(0));
+      c.if(access.and(WALK.USER), () => {
+        c.if(user.eqz(), () => fault(CODE.P), undefined, "unlikely");
+        c.if(writable.eqz().and(access.and(WALK.WRITE).ne(0)), () => fault(CODE.P), undefined, "unlikely");
+      }, () => {
+        c.if(writable.eqz().and(wp).and(access.and(WALK.WRITE).ne(0)), () => fault(CODE.P), undefined, "unlikely");
+        c.if(user, () => {
+          c.if(access.and(WALK.FETCH), () => {
+            c.if(cr4.and(CR4_BIT.SMEP), () => fault(CODE.P), undefined, "unlikely");
+          }, () => {
+            const overridden = x.get(RFLAGS).and(FLAG.AC).ne(0).and(access.and(WALK.IMPLICIT).eqz());
+            c.if(cr4.and(CR4_BIT.SMAP).ne(0).and(overridden.eqz()), () => fault(CODE.P), undefined, "unlikely");
+          });
+        });
+      });
+      c.if(access.and(WALK.FETCH).ne(0).and(noExecute.ne(0n)), () => fault(CODE.P), undefined, "unlikely");
+      const needed = c.let(select(access.and(WALK.WRITE), i64(ENTRY.A | ENTRY.D), i64(ENTRY.A)));
+      c.if(entry.and(needed).ne(needed), () => setBits(needed, bytes));
+      const mayWrite = select(access.and(WALK.USER), writable, writable.or(wp.eqz()));
+      const global = entry.and(ENTRY.G).ne(0n).and(cr4.and(CR4_BIT.PGE).ne(0));
+      c.ret(
+        0,
+        gpa,
+        mayWrite.and(1).or(user.shl(1)).or(global.shl(2)).or(entry.and(ENTRY.D).ne(0n).shl(3)),
+      );
+    };
+
+    // 32-bit paging (SDM Vol. 3A 4.3)
+    c.if(wide.eqz(), () => {
+      readEntry(x.get(CR3).and(0xfffff000n).add(linear.bits(22, 10).shl(2)), 4);
+      checkPresent();
+      c.set(rights, rights.and(entry));
+      c.if(entry.and(ENTRY.PS).ne(0n).and(cr4.and(CR4_BIT.PSE).ne(0)), () => {
+        c.if(entry.and(1n << 21n).ne(0n), () => fault(CODE.P | CODE.RSVD), undefined, "unlikely");
+        c.set(gpa, entry.and(0xffc00000n).or(entry.bits(13, 8).shl(32)).or(linear.and(0x3fffffn)));
+        finish(4);
+      });
+      c.if(entry.and(ENTRY.A).eqz(), () => setBits(ENTRY.A, 4));
+      readEntry(entry.and(0xfffff000n).add(linear.bits(12, 10).shl(2)), 4);
+      checkPresent();
+      c.set(rights, rights.and(entry));
+      c.set(gpa, entry.and(0xfffff000n).or(linear.and(0xfffn)));
+      finish(4);
+    });
+
+    const reserved = c.let(select(x.get(EFER).and(EFER_BIT.NXE), i64(RESERVED_HIGH), i64(RESERVED_HIGH | ENTRY.NX)));
+    c.if(
+      x.get(EFER).and(EFER_BIT.LMA),
+      () => {
+        // 4-level paging (SDM Vol. 3A 4.5)
+        c.set(table, x.get(CR3).and(ADDRESS_MASK));
+        c.set(level, 3);
+      },
+      () => {
+        // PAE paging (SDM Vol. 3A 4.4): the PDPTEs were checked when they were loaded.
+        c.set(entry, cpu.ld64(linear.wrap().shrU(30).shl(3), PDPTE[0].offset));
+        checkPresent();
+        c.set(table, entry.and(ADDRESS_MASK));
+        c.set(level, 1);
+      },
+    );
+    const legacyReserved = c.let(select(x.get(EFER).and(EFER_BIT.LMA), i64(0), i64(0x7ff0000000000000n)));
+    c.loop((head) => {
+      const shift = c.let(level.mul(9).add(12));
+      readEntry(table.add(linear.shrU(shift.zx()).and(0x1ffn).shl(3)), 8);
+      checkPresent();
+      c.if(entry.and(reserved.or(legacyReserved)).ne(0n), () => fault(CODE.P | CODE.RSVD), undefined, "unlikely");
+      c.set(rights, rights.and(entry));
+      c.set(noExecute, noExecute.or(entry.and(ENTRY.NX)));
+      const large = entry.and(ENTRY.PS).ne(0n).and(level.ne(0));
+      c.if(level.eqz().or(large), () => {
+        const offsetMask = c.let(i64(1).shl(shift.zx()).sub(1));
+        // Large pages: bits 13 up to the page size are reserved (bit 12 is PAT); a PML4E has no page size bit.
+        c.if(
+          level.eq(3).or(level.ne(0).and(entry.and(offsetMask).and(~0x1fffn).ne(0n))),
+          () => fault(CODE.P | CODE.RSVD),
+          undefined,
+          "unlikely",
+        );
+        c.set(gpa, entry.and(ADDRESS_MASK).and(offsetMask.not()).or(linear.and(offsetMask)));
+        finish(8);
+      });
+      c.if(entry.and(ENTRY.A).eqz(), () => setBits(ENTRY.A, 8));
+      c.set(table, entry.and(ADDRESS_MASK));
+      c.set(level, level.sub(1));
+      c.br(head);
+    });
+    c.unreachable();
+  });
+
+  const retag = m.func("retag", [], [], (c) => {
+    const x = env(c);
+    const user = x.get(CPL).eq(3).shl(2);
+    c.st32(x.cpu, 0, x.cpu.ld32(0, VAR.GENERATION).shl(3).or(user).or(x.cpu.ld32(0, VAR.CODE_MODE)), VAR.JUMP_TAG);
+  });
+
+  /** Makes all jump cache entries stale. */
+  const nextGeneration = m.func("nextGeneration", [], [], (c) => {
+    const x = env(c);
+    const generation = c.let(x.cpu.ld32(0, VAR.GENERATION).add(1).and(0x1fffffff));
+    c.st32(x.cpu, 0, generation, VAR.GENERATION);
+    // After a wrap old tags could match again.
+    c.if(generation.eqz(), () => c.memoryFill(x.cpu, JUMP_CACHE, 0xff, JUMP_CACHE_ENTRIES * 16));
+    c.invoke(retag);
+  });
+
+  /** What an empty slot holds: it matches one non-canonical address only, and sends that to a page of its own (VAR.TLB_EMPTY). */
+  const emptyEntry = (x: Env, slot: Val): Val =>
+    slot.sub(TLB_BASE).and(TLB_TABLE_SIZE - 1).shl(9).zx().xor(x.cpu.ld64(0, VAR.TLB_EMPTY));
+
+  const resetTlb = m.func("resetTlb", [], [], (c) => {
+    const x = env(c);
+    const offset = c.local("i32", 0);
+    c.loop((head) => {
+      const entry = c.let(emptyEntry(x, offset.add(TLB_BASE)));
+      for (let table = 0; table < 6; table++) c.st64(x.cpu, offset, entry, TLB_BASE + table * TLB_TABLE_SIZE);
+      c.set(offset, offset.add(8));
+      c.brIf(head, offset.leU(x.cpu.ld32(0, VAR.TLB_INDEX_MASK)));
+    });
+    c.st32(x.cpu, 0, 0, VAR.TLB_FILLED);
+    c.st32(x.cpu, 0, 0, VAR.TLB_FILLED_GLOBAL);
+    c.invoke(nextGeneration);
+  });
+
+  const clearList = (c: import("../wasm/code.ts").Code, x: Env, list: number, count: number): void => {
+    const at = c.local("i32", list);
+    const end = c.let(i32(list).add(x.cpu.ld32(0, count).shl(2)));
+    c.loop((head) => {
+      c.if(at.ltU(end), () => {
+        const slot = c.let(x.cpu.ld32(at));
+        c.st64(x.cpu, slot, emptyEntry(x, slot));
+        c.set(at, at.add(4));
+        c.br(head);
+      });
+    });
+    c.st32(x.cpu, 0, 0, count);
+  };
+
+  const flushTlb = m.func("flushTlb", ["i32"], [], (c) => {
+    const x = env(c);
+    const [all] = c.params;
+    c.st32(x.cpu, 0, x.cpu.ld32(0, VAR.COUNT_TLB_FLUSHES).add(1), VAR.COUNT_TLB_FLUSHES);
+    clearList(c, x, TLB_LIST, VAR.TLB_FILLED);
+    c.if(all, () => clearList(c, x, TLB_LIST_GLOBAL, VAR.TLB_FILLED_GLOBAL));
+    c.invoke(nextGeneration);
+  });
+
+  const flushPage = m.func("flushPage", ["i64"], [], (c) => {
+    const x = env(c);
+    const [linear] = c.params;
+    const slot = c.let(linear.shrU(9).wrap().and(x.cpu.ld32(0, VAR.TLB_INDEX_MASK)));
+    const entry = c.let(emptyEntry(x, slot.add(TLB_BASE)));
+    for (let table = 0; table < 6; table++) c.st64(x.cpu, slot, entry, TLB_BASE + table * TLB_TABLE_SIZE);
+    c.invoke(nextGeneration);
+  });
+
+  const fill = m.func("fillTlb", ["i32", "i64", "i32", "i32"], [], (c) => {
+    const x = env(c);
+    const [table, linear, host, global] = c.params;
+    const { cpu } = x;
+    c.if(cpu.ld32(0, VAR.TLB_FILLED).geU(TLB_LIST_ENTRIES).or(cpu.ld32(0, VAR.TLB_FILLED_GLOBAL).geU(TLB_LIST_ENTRIES)), () => {
+      clearList(c, x, TLB_LIST, VAR.TLB_FILLED);
+      clearList(c, x, TLB_LIST_GLOBAL, VAR.TLB_FILLED_GLOBAL);
+    });
+    const slot = c.let(linear.shrU(9).wrap().and(cpu.ld32(0, VAR.TLB_INDEX_MASK)).add(table));
+    c.st64(cpu, slot, linear.and(-4096n).xor(host.and(-4096).zx()));
+    const put = (list: number, count: number): void => {
+      c.st32(cpu, cpu.ld32(0, count).shl(2), slot, list);
+      c.st32(cpu, 0, cpu.ld32(0, count).add(1), count);
+    };
+    c.if(global, () => put(TLB_LIST_GLOBAL, VAR.TLB_FILLED_GLOBAL), () => put(TLB_LIST, VAR.TLB_FILLED));
+  });
+
+  const translate = m.func("translate", ["i64", "i32"], ["i32", "i32"], (c) => {
+    const x = env(c);
+    const [linear, access] = c.params;
+    const { cpu, ram } = x;
+    // Non-canonical addresses have no translation; the caller has raised for them.
+    const [status, gpa, page] = c.callMany(walk, [linear, access]);
+    c.if(status, () => c.ret(1, 0), undefined, "unlikely");
+    const host = c.let(c.call(hostOf, gpa));
+    const writableHost = c.let(c.call(hostOfWrite, gpa));
+    c.if(host.eq(-1).or(access.and(WALK.WRITE).ne(0).and(writableHost.eq(-1))), () => {
+      c.st64(cpu, 0, gpa, VAR.MMIO_GPA);
+      c.ret(2, 0);
+    }, undefined, "unlikely");
+    // Accesses of the processor itself are rare and have rights of their own: they do not fill.
+    c.if(access.and(WALK.IMPLICIT | WALK.PROBE | WALK.FETCH).eqz(), () => {
+      const global = c.let(page.and(PAGE.GLOBAL));
+      c.invoke(fill, cpu.ld32(0, VAR.TLB_READ), linear, host, global);
+      const noCode = ram.ld64(host.shrU(12).shl(3).add(cpu.ld32(0, VAR.CODE_MAP))).eqz();
+      const both = PAGE.WRITABLE | PAGE.DIRTY;
+      c.if(
+        page.and(both).eq(both).or(access.and(WALK.WRITE).ne(0)).and(noCode).and(writableHost.ne(-1)),
+        () => c.invoke(fill, cpu.ld32(0, VAR.TLB_WRITE), linear, host, global),
+      );
+    });
+    c.ret(0, host);
+  });
+
+  const protectPage = m.func("protectPage", ["i32"], [], (c) => {
+    const x = env(c);
+    const [page] = c.params;
+    const { cpu } = x;
+    const mask = c.let(i32(1).shl(cpu.ld32(0, VAR.RAM_BITS)).sub(1).and(-4096));
+    const scan = (list: number, count: number): void => {
+      const at = c.local("i32", list);
+      const end = c.let(i32(list).add(cpu.ld32(0, count).shl(2)));
+      c.loop((head) => {
+        c.if(at.ltU(end), () => {
+          const slot = c.let(cpu.ld32(at));
+          const place = c.let(slot.sub(TLB_BASE));
+          const isWrite = place.and(TLB_TABLE_SIZE).ne(0);
+          const index = place.and(TLB_TABLE_SIZE - 1).shl(9);
+          c.if(isWrite.and(cpu.ld32(slot).xor(index).xor(page).and(mask).eqz()), () => c.st64(cpu, slot, emptyEntry(x, slot)));
+          c.set(at, at.add(4));
+          c.br(head);
+        });
+      });
+    };
+    scan(TLB_LIST, VAR.TLB_FILLED);
+    scan(TLB_LIST_GLOBAL, VAR.TLB_FILLED_GLOBAL);
+  });
+
+  return { hostOf, hostOfWrite, walk, translate, flushTlb, resetTlb, flushPage, protectPage, retag };
+}

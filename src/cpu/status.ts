@@ -1,0 +1,12 @@
+// How a handler or helper of the engine module ends, as the i32 it returns.
+
+export const STATUS = {
+  /** Complete: go on with the next record. */
+  DONE: 0,
+  /** An exception is pending; the state is that before the instruction. */
+  FAULT: 1,
+  /** Complete; the RIP field says where to go on. */
+  LOOKUP: 2,
+  /** Complete; EXIT_REASON is set and the RIP field says where to go on. */
+  EXIT: 3,
+} as const;
