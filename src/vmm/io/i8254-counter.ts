@@ -178,7 +178,7 @@ export class I8254Counter implements Stateful {
     this.start = at;
     const stopped = !this.gate && this.mode !== 1 && this.mode !== 5;
     this.counting = !stopped;
-    if (stopped) this.element = this.count;
+    if (stopped) this.element = this.mode === 3 ? this.count & ~1 : this.count;
   }
 
   /** The level of OUT. */
@@ -322,6 +322,8 @@ export class I8254Counter implements Stateful {
     if (this.counting) {
       const passed = this.elapsed(now);
       if (mode === 0 || mode === 4) this.done = this.done || passed >= this.count;
+      // The end of the period, for which a new count may wait, does not come; the next trigger loads it.
+      else this.loadAt = Number.POSITIVE_INFINITY;
     }
     this.element = element;
     this.counting = false;
