@@ -16,7 +16,7 @@
 
 import type { AccessSize, AnomalyLog, InterruptPin, MmioHandler, MsiSink } from "../bus.ts";
 import type { Clock, Timer, TimerQueue } from "../clock.ts";
-import type { Schema, Stateful } from "../state.ts";
+import { type Schema, StateError, type Stateful } from "../state.ts";
 
 export const HPET_LENGTH = 0x400;
 
@@ -232,6 +232,11 @@ export class Hpet implements Stateful, MmioHandler {
   }
 
   afterRestore(): void {
+    if (this.comparators.length !== this.timers.length) {
+      throw new StateError(
+        `the HPET has ${this.timers.length} comparators, but the state has ${this.comparators.length}`,
+      );
+    }
     this.comparators.forEach((_, n) => {
       this.armTimer(n);
     });

@@ -7,7 +7,7 @@
 
 import type { AccessSize, AnomalyLog, InterruptPin, PortHandler } from "../bus.ts";
 import type { Clock, Timer, TimerQueue } from "../clock.ts";
-import type { Schema, Stateful } from "../state.ts";
+import { type Schema, StateError, type Stateful } from "../state.ts";
 import { readBytes, writeBytes } from "./byte-ports.ts";
 import { Rate } from "./rate.ts";
 import type { DataMode, Moment } from "./rtc-calendar.ts";
@@ -212,6 +212,9 @@ export class Rtc implements Stateful, PortHandler {
   }
 
   afterRestore(): void {
+    if (this.cmos.length !== CMOS_SIZE || this.timeBytes.length !== FIELDS) {
+      throw new StateError("the RTC's state has another number of bytes");
+    }
     this.armTimer();
   }
 

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Hpet, type HpetOptions } from "../../../src/vmm/io/hpet.ts";
-import { restoreState, saveState, uncoveredFields } from "../../../src/vmm/state.ts";
+import { restoreState, StateError, saveState, uncoveredFields } from "../../../src/vmm/state.ts";
 import { Bench, type RecordingPin, random } from "./timed-devices.ts";
 
 const GEN_CONF = 0x10;
@@ -272,6 +272,11 @@ test("narrow and unaligned accesses", () => {
   b.hpet.writeMmio(GEN_CONF, 1, 1);
   assert.equal(b.read(GEN_CONF), 0);
   assert.equal(b.bench.counts.size, 2);
+});
+
+test("a state with another number of comparators is refused", () => {
+  const section = saveState(new Board(new Bench(), { comparators: 4 }).hpet);
+  assert.throws(() => restoreState(new Board().hpet, section), StateError);
 });
 
 test("random accesses never throw, the counter never goes back while it runs, and restore in mid-work goes on alike", () => {
