@@ -1,0 +1,329 @@
+// Floating-point arithmetic of SSE to SSE4.1 (Intel SDM Vol. 1 10.4.1.2, 11.4.1.2, 12.3; the pages of the instructions in Vol. 2A and 2B).
+// The host computes where operands and results are normal and MXCSR asks for nothing else (float-exceptions.ts); all other cases are
+// computed in integers (exact.ts).
+
+import { laneOp, op, type Val } from "../../wasm/value.ts";
+import { type Helper, helper } from "../helper.ts";
+import type { Instruction, InstructionGroup } from "../instruction.ts";
+import type { Env, Sem } from "../semantics.ts";
+import { MXCSR } from "../state.ts";
+import { type BinaryOperation, exact } from "./exact.ts";
+import { FEATURE } from "./feature.ts";
+import { raiseFloat, settled } from "./float-exceptions.ts";
+import {
+  bitsLane,
+  DOUBLE,
+  floatLane,
+  narrow,
+  packed,
+  type Shape,
+  SINGLE,
+  scalar,
+  setLane,
+  toBits,
+  toFloat,
+} from "./float-shape.ts";
+import { bitselect, lanes, readAligned, shuffleLanes, splat, useSse, ZERO } from "./state.ts";
+
+type Operation = BinaryOperation | "addsub";
+
+/** The operation of each lane. */
+function operationOf(operation: Operation, lane: number): BinaryOperation {
+  if (operation !== "addsub") return operation;
+  return lane % 2 === 0 ? "sub" : "add";
+}
+
+const PACKED_EXACT = new Map<string, Helper>();
+
+/** (destination, source, mxcsr) to (result, flags of all lanes). */
+function packedExact(s: Shape, operation: Operation): Helper {
+  const name = `${operation}${s.packed}`;
+  const known = PACKED_EXACT.get(name);
+  if (known !== undefined) return known;
+  const made = helper(name, ["v128", "v128", "i32"], ["v128", "i32"], (x, a, b, mxcsr) => {
+    const { c } = x;
+    const result = c.local("v128", a);
+    const flags = c.local("i32", 0);
+    for (let lane = 0; lane < s.lanes; lane++) {
+      const compute = exact(s.format)[operationOf(operation, lane)];
+      const [bits, raised] = x.callMany(compute, bitsLane(s, a, lane), bitsLane(s, b, lane), mxcsr);
+      c.set(result, setLane(s, result, lane, narrow(s, bits)));
+      c.set(flags, flags.or(raised));
+    }
+    x.done(result, flags);
+  });
+  PACKED_EXACT.set(name, made);
+  return made;
+}
+
+/** Lanes whose result is zero for a reason that raises nothing. */
+function exactZero(s: Shape, operation: Operation, a: Val, b: Val, r: Val): Val {
+  const zero = packed.isZero(s, r);
+  if (operation === "mul") {
+    return op("v128.and", zero, op("v128.or", packed.isZero(s, a), packed.isZero(s, b)));
+  }
+  return operation === "div" ? op("v128.and", zero, packed.isZero(s, a)) : zero;
+}
+
+/** A packed operation on fixed vectors, with its exceptions. */
+export function packedFloat(x: Env, s: Shape, operation: Operation, a: Val, b: Val): Val {
+  const { c } = x;
+  const native = (name: string): Val => op(`${s.packed}.${name}`, a, b);
+  const r = c.let(
+    operation === "addsub"
+      ? shuffleLanes(native("sub"), native("add"), 16 / s.lanes, s.lanes === 4 ? [0, 5, 2, 7] : [0, 3])
+      : native(operation),
+  );
+  const operands = op("v128.and", packed.ordinary(s, a), packed.ordinary(s, b));
+  const results = op("v128.or", packed.safeResult(s, r), exactZero(s, operation, a, b, r));
+  const result = c.local("v128", r);
+  c.if(
+    settled(x).and(packed.all(s, op("v128.and", operands, results))),
+    () => {},
+    () => {
+      const [value, flags] = x.callMany(packedExact(s, operation), a, b, x.get(MXCSR));
+      x.invoke(raiseFloat, flags);
+      c.set(result, value);
+    },
+    "likely",
+  );
+  return result;
+}
+
+function packedInstruction(
+  name: string,
+  feature: string,
+  row: string,
+  compute: (x: Sem, a: Val, b: Val) => Val,
+): Instruction {
+  return {
+    name,
+    rows: [`${row} /r: Vx, Wx`],
+    feature,
+    semantics: (x) => {
+      useSse(x);
+      const source = readAligned(x, 1);
+      x.write(0, compute(x, x.read(0), source));
+    },
+  };
+}
+
+function scalarInstruction(
+  name: string,
+  feature: string,
+  row: string,
+  s: Shape,
+  compute: (x: Sem, old: Val, source: Val) => Val,
+): Instruction {
+  return {
+    name,
+    rows: [`${row} /r: Vx, W${s.letter}`],
+    feature,
+    semantics: (x) => {
+      useSse(x);
+      const source = x.read(1);
+      const old = x.read(0);
+      x.write(0, setLane(s, old, 0, compute(x, old, source)));
+    },
+  };
+}
+
+function scalarArithmetic(s: Shape, operation: BinaryOperation) {
+  return (x: Sem, old: Val, source: Val): Val => {
+    const { c } = x;
+    const a = c.let(floatLane(s, old, 0));
+    const b = c.let(toFloat(s, source));
+    const r = c.let(op(`${s.scalar}.${operation}`, a, b));
+    // A product or quotient that is normal comes from operands that are not zero.
+    const test = operation === "mul" || operation === "div" ? scalar.atLeastNormal : scalar.ordinary;
+    const fast = settled(x).and(scalar.safeResult(s, r)).and(test(s, a)).and(test(s, b));
+    const result = c.local(s.integer, toBits(s, r));
+    c.if(
+      fast,
+      () => {},
+      () => {
+        const [bits, flags] = x.callMany(exact(s.format)[operation], bitsLane(s, old, 0), source.zx(), x.get(MXCSR));
+        x.invoke(raiseFloat, flags);
+        c.set(result, narrow(s, bits));
+      },
+      "likely",
+    );
+    return result;
+  };
+}
+
+function scalarRoot(s: Shape) {
+  return (x: Sem, _: Val, source: Val): Val => {
+    const { c } = x;
+    const b = c.let(toFloat(s, source));
+    const r = c.let(op(`${s.scalar}.sqrt`, b));
+    const result = c.local(s.integer, toBits(s, r));
+    c.if(
+      settled(x).and(scalar.atLeastNormal(s, b)).and(scalar.safeResult(s, r)),
+      () => {},
+      () => {
+        const [bits, flags] = x.callMany(exact(s.format).sqrt, source.zx(), x.get(MXCSR));
+        x.invoke(raiseFloat, flags);
+        c.set(result, narrow(s, bits));
+      },
+      "likely",
+    );
+    return result;
+  };
+}
+
+function packedRootExact(s: Shape): Helper {
+  return helper(`sqrt${s.packed}`, ["v128", "i32"], ["v128", "i32"], (x, b, mxcsr) => {
+    const { c } = x;
+    const result = c.local("v128", b);
+    const flags = c.local("i32", 0);
+    for (let lane = 0; lane < s.lanes; lane++) {
+      const [bits, raised] = x.callMany(exact(s.format).sqrt, bitsLane(s, b, lane), mxcsr);
+      c.set(result, setLane(s, result, lane, narrow(s, bits)));
+      c.set(flags, flags.or(raised));
+    }
+    x.done(result, flags);
+  });
+}
+
+function packedRoot(s: Shape) {
+  const slow = packedRootExact(s);
+  return (x: Sem, _: Val, b: Val): Val => {
+    const { c } = x;
+    const r = c.let(op(`${s.packed}.sqrt`, b));
+    const good = op("v128.and", packed.ordinary(s, b), op("v128.or", packed.safeResult(s, r), packed.isZero(s, b)));
+    const result = c.local("v128", r);
+    c.if(
+      settled(x).and(packed.all(s, good)),
+      () => {},
+      () => {
+        const [value, flags] = x.callMany(slow, b, x.get(MXCSR));
+        x.invoke(raiseFloat, flags);
+        c.set(result, value);
+      },
+      "likely",
+    );
+    return result;
+  };
+}
+
+/** RCPPS and RSQRTPS on all lanes. Denormals count as zeros, tiny results are zero, no exceptions; the precision is more than the 12 bits
+ *  that are promised (SDM Vol. 2B RCPPS, RSQRTPS). */
+function approximate(x: Env, source: Val, root: boolean): Val {
+  const { c } = x;
+  const flushed = (value: Val): Val => {
+    const fixed = c.let(value);
+    const keep = op("f32x4.ge", packed.abs(SINGLE, fixed), splat(32, 0x0080_0000n));
+    return op("v128.and", fixed, op("v128.or", keep, splat(32, 0x8000_0000n)));
+  };
+  const value = c.let(flushed(source));
+  const radical = root ? op("f32x4.sqrt", value) : value;
+  const r = flushed(op("f32x4.div", splat(32, 0x3f80_0000n), radical));
+  const invalid = op("f32x4.lt", value, ZERO);
+  const number = root ? bitselect(splat(32, 0xffc0_0000n), r, invalid) : r;
+  return bitselect(op("v128.or", source, splat(32, 0x0040_0000n)), number, op("f32x4.ne", source, source));
+}
+
+function approximation(name: string, opcode: string, root: boolean): InstructionGroup {
+  return [
+    packedInstruction(`${name}PS`, FEATURE.SSE, `NP ${opcode}`, (x, _, b) => approximate(x, b, root)),
+    scalarInstruction(`${name}SS`, FEATURE.SSE, `F3 ${opcode}`, SINGLE, (x, _, source) =>
+      laneOp("i32x4.extract_lane", [0], approximate(x, x.c.let(op("i32x4.splat", source)), root)),
+    ),
+  ];
+}
+
+/** The four forms of an operation: PS, PD, SS, SD. */
+function fourForms(
+  name: string,
+  opcode: string,
+  packedForm: (s: Shape) => (x: Sem, a: Val, b: Val) => Val,
+  scalarForm: (s: Shape) => (x: Sem, old: Val, source: Val) => Val,
+): InstructionGroup {
+  return [
+    packedInstruction(`${name}PS`, FEATURE.SSE, `NP ${opcode}`, packedForm(SINGLE)),
+    packedInstruction(`${name}PD`, FEATURE.SSE2, `66 ${opcode}`, packedForm(DOUBLE)),
+    scalarInstruction(`${name}SS`, FEATURE.SSE, `F3 ${opcode}`, SINGLE, scalarForm(SINGLE)),
+    scalarInstruction(`${name}SD`, FEATURE.SSE2, `F2 ${opcode}`, DOUBLE, scalarForm(DOUBLE)),
+  ];
+}
+
+function arithmetic(name: string, opcode: string, operation: BinaryOperation): InstructionGroup {
+  return fourForms(
+    name,
+    opcode,
+    (s) => (x, a, b) => packedFloat(x, s, operation, a, b),
+    (s) => scalarArithmetic(s, operation),
+  );
+}
+
+function horizontal(s: Shape, operation: BinaryOperation) {
+  const even = s.lanes === 4 ? [0, 2, 4, 6] : [0, 2];
+  const odd = even.map((lane) => lane + 1);
+  return (x: Sem, a: Val, b: Val): Val => {
+    const first = x.c.let(shuffleLanes(a, b, 16 / s.lanes, even));
+    const second = x.c.let(shuffleLanes(a, b, 16 / s.lanes, odd));
+    return packedFloat(x, s, operation, first, second);
+  };
+}
+
+/** Alternate forms of SSE3: PD with prefix 66, PS with F2. */
+function alternate(
+  name: string,
+  opcode: string,
+  compute: (s: Shape) => (x: Sem, a: Val, b: Val) => Val,
+): InstructionGroup {
+  return [
+    packedInstruction(`${name}PD`, FEATURE.SSE3, `66 ${opcode}`, compute(DOUBLE)),
+    packedInstruction(`${name}PS`, FEATURE.SSE3, `F2 ${opcode}`, compute(SINGLE)),
+  ];
+}
+
+/** Dot products: bits 7:4 choose the products, 3:0 the places of the sum; lanes not chosen raise nothing. Each step raises its exceptions
+ *  before the next (SDM Vol. 2A DPPS, DPPD). */
+function dotProduct(name: string, row: string, s: Shape): Instruction {
+  const width = 16 / s.lanes;
+  const chosen = (immediate: Val): Val => {
+    const numbers = s.lanes === 4 ? lanes([1, 2, 4, 8]) : lanes([1, 1, 2, 2]);
+    return op("i32x4.eq", op("v128.and", op("i32x4.splat", immediate), numbers), numbers);
+  };
+  return {
+    name,
+    rows: [`${row} /r: Vx, Wx, Ib`],
+    feature: FEATURE.SSE41,
+    semantics: (x) => {
+      useSse(x);
+      const { c } = x;
+      const source = readAligned(x, 1);
+      const immediate = c.let(x.immediate());
+      const factors = c.let(chosen(immediate.shrU(4)));
+      const a = c.let(op("v128.and", x.read(0), factors));
+      const b = c.let(op("v128.and", source, factors));
+      const products = packedFloat(x, s, "mul", a, b);
+      const pairs = (odd: 0 | 1): Val =>
+        c.let(shuffleLanes(products, ZERO, width, s.lanes === 4 ? [odd, 2 + odd, 4, 4] : [odd, 2]));
+      let total = packedFloat(x, s, "add", pairs(0), pairs(1));
+      if (s.lanes === 4) {
+        const single = (lane: number): Val => c.let(shuffleLanes(total, ZERO, 4, [lane, 4, 4, 4]));
+        total = packedFloat(x, s, "add", single(0), single(1));
+      }
+      const everywhere = shuffleLanes(total, total, width, s.lanes === 4 ? [0, 0, 0, 0] : [0, 0]);
+      x.write(0, op("v128.and", everywhere, chosen(immediate)));
+    },
+  };
+}
+
+export const SSE_ARITHMETIC: InstructionGroup = [
+  ...arithmetic("ADD", "0F 58", "add"),
+  ...arithmetic("MUL", "0F 59", "mul"),
+  ...arithmetic("SUB", "0F 5C", "sub"),
+  ...arithmetic("DIV", "0F 5E", "div"),
+  ...fourForms("SQRT", "0F 51", packedRoot, scalarRoot),
+  ...approximation("RSQRT", "0F 52", true),
+  ...approximation("RCP", "0F 53", false),
+  ...alternate("HADD", "0F 7C", (s) => horizontal(s, "add")),
+  ...alternate("HSUB", "0F 7D", (s) => horizontal(s, "sub")),
+  ...alternate("ADDSUB", "0F D0", (s) => (x, a, b) => packedFloat(x, s, "addsub", a, b)),
+  dotProduct("DPPS", "66 0F 3A 40", SINGLE),
+  dotProduct("DPPD", "66 0F 3A 41", DOUBLE),
+];
