@@ -56,27 +56,29 @@ function scan(position: (bits: Bits, source: Val) => Val): (x: Sem) => void {
   };
 }
 
-function equalWhole(bits: Bits, a: Val, b: Val): Val {
-  return bits < 32
-    ? a
-        .xor(b)
-        .and(2 ** bits - 1)
-        .eqz()
-    : a.eq(b);
-}
-
-/** CMPXCHG: the destination is written in either case, the accumulator only where they differ. */
+/** CMPXCHG: a memory destination is written in either case, a register only where they are equal (a 32-bit one keeps its upper half). */
 function compareExchange(x: Sem): void {
   const { c } = x;
   const bits = x.bits(0) as Bits;
   const source = x.read(1);
   const accumulator = c.let(x.gpr(GPR.RAX, bits));
+  const compare = (found: Val): void => x.flagsSub(bits, accumulator, found, c.let(accumulator.sub(found)));
+  if (!x.isMemory(0)) {
+    const found = x.read(0);
+    compare(found);
+    c.if(
+      found.eq(accumulator),
+      () => x.write(0, source),
+      () => x.setGpr(GPR.RAX, bits, found),
+    );
+    return;
+  }
   const found = c.local(source.type);
   const equal = c.local("i32");
   x.modify(0, (old) => {
     c.set(found, old);
-    c.set(equal, equalWhole(bits, found, accumulator));
-    x.flagsSub(bits, accumulator, found, c.let(accumulator.sub(found)));
+    c.set(equal, found.eq(accumulator));
+    compare(found);
     return select(equal, source, found);
   });
   c.if(equal.eqz(), () => x.setGpr(GPR.RAX, bits, found));

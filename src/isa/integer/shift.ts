@@ -189,7 +189,7 @@ const SHIFT_FLAGS = {
 const ROTATE_FLAGS = { one: { writes: "OC" }, many: { reads: "OC", writes: "C", undefined: "O" } };
 const CARRY_ROTATE_FLAGS = { one: { reads: "C", writes: "OC" }, many: ROTATE_FLAGS.many };
 
-/** SHLD and SHRD: with 16 bits and counts above 16 the result is undefined; processors shift the operands as a ring of three words. */
+/** SHLD and SHRD: with 16 bits and counts above 16 the result is undefined; here, as on AMD's processors, the source follows once more and CF is clear. */
 function double(left: boolean): (x: Sem) => void {
   return (x) => {
     const { c } = x;
@@ -213,9 +213,10 @@ function double(left: boolean): (x: Sem) => void {
           c.set(result, (left ? joined.shl(n).shrU(32) : joined.shrU(n)).wrap());
           carry = left ? bit(joined.shl(n.sub(1)), 63) : bit(joined, n.sub(1));
         } else {
-          const ring = c.let(value.zx().shl(32).or(source.zx().shl(16)).or(value.zx()));
-          c.set(result, (left ? ring.shl(n).shrU(32) : ring.shrU(n)).wrap().and(0xffff));
-          carry = left ? bit(ring.shl(n), 48) : bit(ring, n.sub(1));
+          const twice = source.shl(16).or(source).zx();
+          const row = c.let(left ? value.zx().shl(32).or(twice) : twice.shl(16).or(value.zx()));
+          c.set(result, (left ? row.shl(n).shrU(32) : row.shrU(n)).wrap().and(0xffff));
+          carry = (left ? bit(row.shl(n), 48) : bit(row, n.sub(1))).and(count.leU(16));
         }
         const fixedCarry = c.let(carry);
         x.flagsResult(bits, result, fixedCarry, sign(bits, result).xor(sign(bits, value)));
