@@ -1,13 +1,13 @@
-// Names of the CPUID features that the groups of SSE and MMX instructions belong to, as CPUID.01H lists them (Intel SDM Vol. 2A CPUID, tables 3-10 and 3-11).
+// The CPUID features that SSE and MMX instructions belong to, by their names in src/isa/features.ts.
 
 export const FEATURE = {
-  MMX: "MMX",
-  SSE: "SSE",
-  SSE2: "SSE2",
-  SSE3: "SSE3",
-  SSSE3: "SSSE3",
-  SSE41: "SSE4_1",
-  SSE42: "SSE4_2",
-  PCLMULQDQ: "PCLMULQDQ",
-  AES: "AESNI",
+  MMX: "mmx",
+  SSE: "sse",
+  SSE2: "sse2",
+  SSE3: "sse3",
+  SSSE3: "ssse3",
+  SSE41: "sse4_1",
+  SSE42: "sse4_2",
+  PCLMULQDQ: "pclmulqdq",
+  AES: "aes",
 } as const;

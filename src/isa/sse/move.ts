@@ -113,14 +113,6 @@ export const SSE_MOVES: InstructionGroup = [
   move("MOVNTPD", FEATURE.SSE2, aligned, "66 0F 2B /r: Mx, Vx"),
   move("MOVNTDQ", FEATURE.SSE2, aligned, "66 0F E7 /r: Mx, Vx"),
   move("MOVNTDQA", FEATURE.SSE41, aligned, "66 0F 38 2A /r: Vx, Mx"),
-  // MOVNTI uses no SSE state, so neither CR0.TS nor CR4.OSFXSR matters.
-  {
-    name: "MOVNTI",
-    rows: ["NP 0F C3 /r: My, Gy"],
-    feature: FEATURE.SSE2,
-    semantics: (x) => x.write(0, x.read(1)),
-  },
-
   merge("MOVSS", FEATURE.SSE, "F3 0F 10 /r: Vx, Ux", lowSingle),
   merge("MOVSS", FEATURE.SSE, "F3 0F 11 /r: Ux, Vx", lowSingle),
   move("MOVSS", FEATURE.SSE, unaligned, "F3 0F 10 /r: Vd, Md", "F3 0F 11 /r: Md, Vd"),
