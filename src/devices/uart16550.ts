@@ -45,6 +45,8 @@ const LSR = { DR: 1, OE: 2, PE: 4, FE: 8, BI: 0x10, THRE: 0x20, TEMT: 0x40, FIFO
 /** 8.8; the low half are changes since the last read. */
 const MSR = { DCTS: 1, DDSR: 2, TERI: 4, DDCD: 8, CTS: 0x10, DSR: 0x20, RI: 0x40, DCD: 0x80, LINES: 0xf0 } as const;
 
+/** 8 data bits, no parity, one stop bit: so firmware leaves the line, and guests that boot without one count on it. Hardware has 0. */
+const LCR_INITIAL = 3;
 const FIFO_BYTES = 16;
 const CLOCK_HZ = 1843200;
 /** 8.11: the receiver's timeout is four characters long. */
@@ -86,7 +88,7 @@ const SCHEMA: Schema = {
 export class Uart16550 implements Stateful, PortHandler {
   readonly schema = SCHEMA;
   ier = 0;
-  lcr = 0;
+  lcr: number = LCR_INITIAL;
   mcr = 0;
   scr = 0;
   /** DLM and DLL. */
@@ -131,10 +133,11 @@ export class Uart16550 implements Stateful, PortHandler {
     });
   }
 
-  /** Table I. Input that the host has offered is kept: it is not the guest's. */
+  /** Table I, but for the line's format. Input that the host has offered is kept: it is not the guest's. */
   reset(): void {
     this.ier = 0;
-    this.lcr = 0;
+    this.lcr = LCR_INITIAL;
+    this.divisor = 1;
     this.mcr = 0;
     this.fifosEnabled = false;
     this.trigger = 0;
@@ -250,10 +253,8 @@ export class Uart16550 implements Stateful, PortHandler {
   private writeInterruptEnable(value: number): void {
     if ((value & ~this.ier & IER.THR_EMPTY) !== 0) this.thrEmptyPending = true;
     this.ier = value;
-    if ((value & IER.RECEIVED_DATA) !== 0) {
-      this.listening = true;
-      this.feed();
-    }
+    this.listening = (value & IER.RECEIVED_DATA) !== 0;
+    this.feed();
     this.updateInterrupt();
   }
 

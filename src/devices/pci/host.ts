@@ -58,7 +58,7 @@ const SCHEMA: Schema = {
   kind: "pci-host",
   version: 1,
   fields: { configAddress: "u32", bridge: { section: FUNCTION_SCHEMA } },
-  derived: ["windows", "options", "functions", "asserting"],
+  derived: ["windows", "options", "functions", "asserting", "ports", "ecam"],
 };
 
 export class PciHost implements Stateful {

@@ -3,7 +3,7 @@
 import { closeSync, constants, fdatasyncSync, fstatSync, openSync, readSync, writeSync } from "node:fs";
 import type { BlockStorage } from "../block.ts";
 
-const DISCARD_CHUNK = 1 << 20;
+const DISCARD_CHUNK = 1 << 16;
 const SECTOR = 512;
 
 const REASONS: { readonly [code: string]: string } = {
