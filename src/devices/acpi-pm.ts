@@ -1,8 +1,15 @@
 // ACPI fixed hardware: PM1a event and control blocks, one general-purpose event block, the SMI command port. ACPI 6.4, 4.8.
-// The PM timer between them is a device of its own.
+// The PM timer between them is a device of its own, which also has TMR_STS and TMR_EN's effect; here they are only shown.
 
 import type { AccessSize, AnomalyLog, InterruptPin, IoSpace } from "../vmm/bus.ts";
 import type { Schema, Stateful } from "../vmm/state.ts";
+
+/** What the PM timer offers for its event (4.8.3.1). */
+export interface CarryTimer {
+  readonly carry: boolean;
+  clearCarry(): void;
+  setCarryInterrupt(enabled: boolean): void;
+}
 
 export interface AcpiPmOptions {
   readonly io: IoSpace;
@@ -10,6 +17,8 @@ export interface AcpiPmOptions {
   /** PM1a_EVT at 0, PM1a_CNT at 4, GPE0 at 0xc from here; 8 to 0xb are left to the timer. */
   readonly base: number;
   readonly sci: InterruptPin;
+  /** Its carry callback is to be `timerCarry`. */
+  readonly timer?: CarryTimer;
   /** The guest asked for S5. */
   onPowerOff(): void;
   /** SLP_TYP of S5 as the DSDT tells it; 5 if absent. */
@@ -95,9 +104,8 @@ export class AcpiPm implements Stateful {
     this.updateSci();
   }
 
-  /** The PM timer's most significant bit has changed (4.8.2.1). */
+  /** The PM timer's carry came while TMR_EN was set (4.8.2.1). */
   timerCarry(): void {
-    this.pm1Status |= PM1.TMR;
     this.updateSci();
   }
 
@@ -107,10 +115,15 @@ export class AcpiPm implements Stateful {
     this.updateSci();
   }
 
+  /** PM1_STS with the timer's bit. */
+  private status(): number {
+    return this.pm1Status | (this.options.timer?.carry ? PM1.TMR : 0);
+  }
+
   private register(offset: number): number {
     switch (offset) {
       case REGISTER.PM1_STS:
-        return this.pm1Status;
+        return this.status();
       case REGISTER.PM1_EN:
         return this.pm1Enable;
       case REGISTER.PM1_CNT:
@@ -152,9 +165,11 @@ export class AcpiPm implements Stateful {
     switch (offset) {
       case REGISTER.PM1_STS:
         this.pm1Status &= ~value;
+        if ((value & PM1.TMR) !== 0) this.options.timer?.clearCarry();
         break;
       case REGISTER.PM1_EN:
         this.pm1Enable = value & PM1_EVENTS;
+        this.options.timer?.setCarryInterrupt((value & PM1.TMR) !== 0);
         break;
       case REGISTER.PM1_CNT:
         this.writeControl(value);
@@ -181,7 +196,7 @@ export class AcpiPm implements Stateful {
 
   /** 4.8.2.2: the interrupt is level-triggered and shared by all events. */
   private updateSci(): void {
-    const fixed = this.pm1Status & this.pm1Enable;
+    const fixed = this.status() & this.pm1Enable;
     const general = this.gpe0Status & this.gpe0Enable;
     this.options.sci.set((this.pm1Control & CNT.SCI_EN) !== 0 && (fixed | general) !== 0);
   }

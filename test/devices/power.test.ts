@@ -8,6 +8,7 @@ import { DebugCon } from "../../src/devices/debugcon.ts";
 import { I8042 } from "../../src/devices/i8042.ts";
 import { Port92 } from "../../src/devices/port92.ts";
 import { ResetControl } from "../../src/devices/reset-control.ts";
+import { PmTimer } from "../../src/vmm/io/pmtimer.ts";
 import { restoreState, type Stateful, saveState, uncoveredFields } from "../../src/vmm/state.ts";
 import { FakeMachine, FakePin, Random } from "./fakes.ts";
 
@@ -20,7 +21,11 @@ function makePm(smiCommand?: typeof SMI) {
   const sci = new FakePin();
   const calls = { powerOffs: 0 };
   const { io, log } = machine;
-  const pm = new AcpiPm({ io, log, base: BASE, sci, onPowerOff: () => calls.powerOffs++, smiCommand });
+  const { clock, timers } = machine;
+  const carried = (): void => pm.timerCarry();
+  const timer = new PmTimer({ clock, timers, anomalies: log, port: BASE + 8, bits: 24, carried });
+  io.mapPorts("pm-timer", BASE + 8, 4, timer);
+  const pm: AcpiPm = new AcpiPm({ io, log, base: BASE, sci, timer, onPowerOff: () => calls.powerOffs++, smiCommand });
   return { machine, io, sci, pm, calls };
 }
 
@@ -60,9 +65,9 @@ test("power button: status, SCI while enabled, cleared by ones (4.8.2.2.1.1, 4.8
 });
 
 test("byte and dword accesses cover the registers that they should", () => {
-  const { io, pm } = makePm();
+  const { machine, io, pm } = makePm();
   pm.pressPowerButton();
-  pm.timerCarry();
+  machine.advance(2.5e9);
   io.out(PM1_EN + 1, 0x01);
   assert.equal(io.in(PM1_EN, 2), 0x100);
   assert.equal(io.in(PM1_STS, 4), 0x01000101);
@@ -70,6 +75,19 @@ test("byte and dword accesses cover the registers that they should", () => {
   assert.equal(io.in(PM1_STS, 2), 1, "the other byte's status is not cleared");
   io.out(PM1_STS, 0x00200001, 4);
   assert.deepEqual([io.in(PM1_STS, 2), io.in(PM1_EN, 2)], [0, 0x20]);
+});
+
+test("the PM timer's carry is TMR_STS, and interrupts with TMR_EN (4.8.3.1)", () => {
+  const { machine, io, sci } = makePm();
+  io.out(PM1_EN, 1, 2);
+  machine.advance(2.3e9);
+  assert.deepEqual([io.in(PM1_STS, 2), sci.level], [0, false]);
+  machine.advance(0.1e9);
+  assert.deepEqual([io.in(PM1_STS, 2), sci.level], [1, true]);
+  io.out(PM1_STS, 1, 2);
+  assert.deepEqual([io.in(PM1_STS, 2), sci.level], [0, false]);
+  machine.advance(2.4e9);
+  assert.equal(sci.edges, 2);
 });
 
 test("soft-off: SLP_EN with the SLP_TYP of S5, not with another (4.8.3.2.1)", () => {
