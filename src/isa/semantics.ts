@@ -109,8 +109,8 @@ export interface Sem extends Env {
   modifyAt(bits: Bits, linear: Val, change: (old: Val) => Val): void;
   /** The linear address (i64) of memory operand n, segment base and limits applied for an access of its width. */
   address(n: number): Val;
-  /** Linear address of memory operand n plus a displacement (a constant, or an i64 for bit strings), checked for `bytes` bytes. */
-  addressAt(n: number, displacement: Operand, bytes: number): Val;
+  /** Linear address of memory operand n plus a displacement (a constant, or an i64 for bit strings), checked for `bytes` bytes (to write them). */
+  addressAt(n: number, displacement: Operand, bytes: number, write?: boolean): Val;
   /** Effective address without segment (LEA), at the operand size's width of Integer. */
   effectiveAddress(n: number): Val;
   /** Constant or record number of a register operand (S, C, D operands: which register), i32. */

@@ -25,7 +25,7 @@ function bitTest(change: Change, byRegister: boolean): (x: Sem) => void {
     if (byRegister && x.isMemory(0)) {
       const signed = bits === 16 ? offset.extend(16) : offset;
       const words = signed.sx().shrS(Math.log2(bits));
-      const linear = c.let(x.addressAt(0, words.mul(bits / 8), bits / 8));
+      const linear = c.let(x.addressAt(0, words.mul(bits / 8), bits / 8, change !== undefined));
       if (change === undefined) alter(x.load(bits, linear));
       else x.modifyAt(bits, linear, alter);
     } else if (change === undefined) alter(x.read(0));
@@ -92,7 +92,7 @@ function compareExchange8(x: Sem): void {
   const replacement = pair(GPR.RCX, GPR.RBX);
   const found = c.local("i64");
   const equal = c.local("i32");
-  x.modifyAt(64, c.let(x.addressAt(0, 0, 8)), (old) => {
+  x.modifyAt(64, c.let(x.addressAt(0, 0n, 8, true)), (old) => {
     c.set(found, old);
     c.set(equal, found.eq(expected));
     x.setSomeFlags(FLAG.ZF, equal.shl(6));
@@ -107,7 +107,7 @@ function compareExchange8(x: Sem): void {
 /** CMPXCHG16B compares RDX:RAX and stores RCX:RBX; its operand must be aligned. */
 function compareExchange16(x: Sem): void {
   const { c } = x;
-  const linear = c.let(x.addressAt(0, 0, 16));
+  const linear = c.let(x.addressAt(0, 0n, 16, true));
   x.raiseIf(linear.wrap().and(15), VECTOR.GP, 0);
   x.probeWrite(128, linear);
   const old = x.load(128, linear);

@@ -11,7 +11,7 @@ function bound(x: Sem): void {
   const bytes = bits / 8;
   const signed = (value: Val): Val => (bits === 16 ? value.extend(16) : value);
   const index = c.let(signed(x.read(0)));
-  const linear = c.let(x.addressAt(1, 0, 2 * bytes));
+  const linear = c.let(x.addressAt(1, 0n, 2 * bytes));
   const lower = signed(x.load(bits, linear));
   const upper = signed(x.load(bits, linear.add(bytes)));
   x.raiseIf(index.ltS(lower).or(index.gtS(upper)), VECTOR.BR);

@@ -66,7 +66,11 @@ export const BRANCH: InstructionGroup = [
     name: "JMP",
     rows: ["FF /4: Ev ; f64 end"],
     hot: true,
-    semantics: (x) => x.jumpTo(x.read(0).zx()),
+    semantics: (x) => {
+      const target = x.c.let(x.read(0).zx());
+      check(x, target);
+      x.jumpTo(target);
+    },
   },
   {
     name: "CALL",

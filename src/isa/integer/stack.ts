@@ -25,8 +25,8 @@ function popMemory(x: Sem): void {
   const linear = c.local("i64");
   c.if(
     before.ne(after),
-    () => c.set(linear, x.addressAt(0, bytes, bytes)),
-    () => c.set(linear, x.address(0)),
+    () => c.set(linear, x.addressAt(0, BigInt(bytes), bytes, true)),
+    () => c.set(linear, x.addressAt(0, 0n, bytes, true)),
   );
   x.store(size(x), linear, value);
   releaseStack(x, bytes, x.long);
