@@ -1,11 +1,19 @@
 // Forward REP MOVS and REP STOS by whole pages of guest RAM. Each call does what lies within one page of source and destination and gives
 // the number of elements done, or 0 where the next element must go the ordinary way (a fault, MMIO, a page or segment end, backwards).
 
+import type { Local } from "../../wasm/code.ts";
 import { i64, select, type Val } from "../../wasm/value.ts";
 import { type Helper, helper, hostAddress } from "../helper.ts";
-import { addressMask, indexRegister, linearAddress, segmentRoom, setIndexRegister } from "../segmentation.ts";
+import {
+  addressMask,
+  in64BitMode,
+  indexRegister,
+  linearAddress,
+  segmentRoom,
+  setIndexRegister,
+} from "../segmentation.ts";
 import type { Bits, Env } from "../semantics.ts";
-import { FLAG, GPR, RFLAGS, SREG } from "../state.ts";
+import { CPL, FLAG, GPR, RFLAGS, SREG } from "../state.ts";
 
 const PAGE = 4096;
 
@@ -16,18 +24,48 @@ function least(x: Env, a: Val, b: Val): Val {
 }
 
 /** Where an operand lies, and how far it may go on from there in bytes, at most to the end of the page. */
-function stretch(x: Env, segment: Val | number, offset: Val, mask: Val, write: number): { linear: Val; bytes: Val } {
+function stretch(x: Env, segment: Val | number, offset: Val, mask: Val, write: number): { linear: Local; bytes: Val } {
   const { c } = x;
-  const linear = x.call(linearAddress, segment, offset);
-  const page = c.let(
-    linear
-      .and(PAGE - 1)
-      .neg()
-      .add(PAGE),
+  const linear = c.local("i64", offset);
+  const room = c.local("i64");
+  c.if(
+    in64BitMode(x),
+    () => {
+      if (typeof segment !== "number") {
+        c.if(segment.geU(SREG.FS), () => c.set(linear, x.call(linearAddress, segment, offset)));
+      }
+      c.set(room, toPageEnd(linear));
+    },
+    () => {
+      c.set(linear, x.call(linearAddress, segment, offset));
+      c.set(room, least(x, x.call(segmentRoom, segment, offset, write), toPageEnd(linear)));
+    },
+    "likely",
   );
-  const room = least(x, x.call(segmentRoom, segment, offset, write), page);
   // The index register may wrap within the page: go on one by one there.
-  return { linear, bytes: c.let(select(room.sub(1).gtU(mask.sub(offset)), room.and(0), room)) };
+  return { linear, bytes: c.let(select(room.sub(1).gtU(mask.sub(offset)), i64(0), room)) };
+}
+
+function toPageEnd(linear: Val): Val {
+  return linear
+    .and(PAGE - 1)
+    .neg()
+    .add(PAGE);
+}
+
+/** Leaves misaligned elements to the ordinary way where their alignment may have to be checked (SDM Vol. 3A 6.15, #AC). */
+function checkAlignment(x: Env, bytes: number, ...linears: readonly Val[]): void {
+  if (bytes === 1) return;
+  const low = linears.reduce((all, linear) => all.or(linear)).wrap();
+  noneIf(
+    x,
+    x
+      .get(RFLAGS)
+      .and(FLAG.AC)
+      .ne(0)
+      .and(x.get(CPL).eq(3))
+      .and(low.and(bytes - 1).ne(0)),
+  );
 }
 
 /** Host addresses have the type that guest RAM is addressed with. */
@@ -55,6 +93,7 @@ function moveHelper(bits: Bits): Helper {
     const most = least(x, least(x, source.bytes, destination.bytes), asked.shl(log));
     const whole = c.let(most.wrap().and(-bytes));
     noneIf(x, whole.eqz());
+    checkAlignment(x, bytes, source.linear, destination.linear);
     const read = x.call(hostAddress, source.linear, 0);
     noneIf(x, read.ltS(0));
     const written = x.call(hostAddress, destination.linear, 1);
@@ -93,6 +132,7 @@ function storeHelper(bits: Bits): Helper {
     const asked = least(x, wanted, i64(PAGE));
     const count = c.let(least(x, destination.bytes, asked.shl(log)).wrap().and(-bytes));
     noneIf(x, count.eqz());
+    checkAlignment(x, bytes, destination.linear);
     const written = x.call(hostAddress, destination.linear, 1);
     noneIf(x, written.ltS(0));
     const pattern = c.let(x.gpr(GPR.RAX, bits).zx().mul(ONES[bits]));
