@@ -1,6 +1,7 @@
 // Blocks of decoded instructions: finding the block for RIP, the jump cache before it, links between blocks of a page, and their end when
 // the bytes that they were decoded from change (docs/architecture.md, "Blocks").
 
+import { EXIT } from "../isa/exit.ts";
 import type { Env } from "../isa/semantics.ts";
 import {
   CPL,
@@ -17,7 +18,6 @@ import {
   SREG,
   VECTOR,
 } from "../isa/state.ts";
-import { EXIT } from "../isa/exit.ts";
 import type { Code, Local } from "../wasm/code.ts";
 import type { FuncRef, ModuleBuilder } from "../wasm/module.ts";
 import { i32, i64, type Val } from "../wasm/value.ts";
@@ -48,6 +48,8 @@ export interface BlockFuncs {
   readonly follow: FuncRef;
   /** (host address, bytes): drops translated code that overlaps; the range lies in one page. */
   readonly invalidateRange: FuncRef;
+  /** (linear) -> (status, host) for an instruction fetch. */
+  readonly translateFetch: FuncRef;
   /** Forgets all blocks. */
   readonly flushBlocks: FuncRef;
 }
@@ -95,7 +97,9 @@ export function emitInvalidation(m: ModuleBuilder, env: (c: Code) => Env, staleH
     const x = env(c);
     const [host, bytes] = c.params;
     const chunks = (from: Val, to: Val): Val =>
-      i64(-1).shl(from.bits(6, 6).zx()).and(i64(-1).shrU(i32(63).sub(to.bits(6, 6)).zx()));
+      i64(-1)
+        .shl(from.bits(6, 6).zx())
+        .and(i64(-1).shrU(i32(63).sub(to.bits(6, 6)).zx()));
     const map = x.ram.ld64(host.shrU(12).shl(3).add(x.cpu.ld32(0, VAR.CODE_MAP)));
     c.if(map.and(chunks(host, host.add(bytes).sub(1))).ne(0n), () => c.invoke(invalidatePage, host.and(-4096)));
   });
@@ -120,7 +124,14 @@ export function emitBlocks(
     c.memoryFill(cpu, BLOCK_HASH, 0, BLOCK_HASH_ENTRIES * 4);
     c.memoryFill(cpu, JUMP_CACHE, 0xff, JUMP_CACHE_ENTRIES * 16);
     // Only the part of the page lists that guest memory reaches has been written.
-    c.memoryFill(cpu, PAGE_HEADS, 0, i32(1).shl(cpu.ld32(0, VAR.RAM_BITS).sub(10)).and(PAGE_HEADS_SIZE * 2 - 1));
+    c.memoryFill(
+      cpu,
+      PAGE_HEADS,
+      0,
+      i32(1)
+        .shl(cpu.ld32(0, VAR.RAM_BITS).sub(10))
+        .and(PAGE_HEADS_SIZE * 2 - 1),
+    );
     c.memoryFill(x.ram, cpu.ld32(0, VAR.CODE_MAP), 0, i32(1).shl(cpu.ld32(0, VAR.RAM_BITS).sub(9)));
     c.st32(cpu, 0, ARENA, VAR.ARENA_NEXT);
   });
@@ -252,7 +263,9 @@ export function emitBlocks(
         const mapAt = c.let(page.shrU(12).shl(3).add(cpu.ld32(0, VAR.CODE_MAP)));
         const map = c.let(x.ram.ld64(mapAt));
         c.if(map.eqz(), () => c.invoke(paging.protectPage, page));
-        const chunks = i64(-1).shl(first.bits(6, 6).zx()).and(i64(-1).shrU(i32(63).sub(last.bits(6, 6)).zx()));
+        const chunks = i64(-1)
+          .shl(first.bits(6, 6).zx())
+          .and(i64(-1).shrU(i32(63).sub(last.bits(6, 6)).zx()));
         c.st64(x.ram, mapAt, map.or(chunks));
         const headAt = c.let(page.shrU(12).shl(2));
         c.st32(cpu, block, cpu.ld32(headAt, PAGE_HEADS), next);
@@ -315,11 +328,7 @@ export function emitBlocks(
     const x = env(c);
     const { cpu } = x;
     c.if(
-      cpu
-        .ld32(0, VAR.STEP)
-        .or(cpu.ld32(0, VAR.EVENT_PENDING))
-        .or(x.get(SHADOW))
-        .or(x.get(RFLAGS).and(FLAG.TF)),
+      cpu.ld32(0, VAR.STEP).or(cpu.ld32(0, VAR.EVENT_PENDING)).or(x.get(SHADOW)).or(x.get(RFLAGS).and(FLAG.TF)),
       () => {
         const what = c.let(c.call(special));
         c.if(what.eq(1), () => c.ret(0));
@@ -374,11 +383,16 @@ export function emitBlocks(
       c.set(rip, rip.and(0xffffffffn));
       c.if(taken.and(cpu.ld8u(record, RECORD.ADDRESSING).shrU(7)), () => c.set(rip, rip.and(0xffffn)));
     });
-    c.if(taken.and(c.call(checkFetch, rip, rip)), () => {
-      // The jump itself faults where its target is not canonical or beyond the limit (SDM Vol. 2A JMP).
-      x.put(RIP, x.get(RIP_BASE).add(place.and(0xfff).zx()));
-      c.ret(0);
-    }, undefined, "unlikely");
+    c.if(
+      taken.and(c.call(checkFetch, rip, rip)),
+      () => {
+        // The jump itself faults where its target is not canonical or beyond the limit (SDM Vol. 2A JMP).
+        x.put(RIP, x.get(RIP_BASE).add(place.and(0xfff).zx()));
+        c.ret(0);
+      },
+      undefined,
+      "unlikely",
+    );
     x.put(RIP, rip);
     const flushes = c.let(cpu.ld32(0, VAR.COUNT_ARENA_FLUSHES));
     const next = c.let(c.call(lookup));
@@ -391,5 +405,5 @@ export function emitBlocks(
     c.results([next]);
   });
 
-  return { lookup, lookupAgain, follow, invalidateRange, flushBlocks };
+  return { lookup, lookupAgain, follow, invalidateRange, flushBlocks, translateFetch };
 }

@@ -110,13 +110,31 @@ export function parseRow(instruction: Instruction, text: string): Row {
         return fail((error as Error).message);
       }
     });
-  const options = new Set(optionText.trim().split(/[\s,]+/).filter((option) => option !== ""));
+  const options = new Set(
+    optionText
+      .trim()
+      .split(/[\s,]+/)
+      .filter((option) => option !== ""),
+  );
   for (const { kind } of operands) {
     if (kind.length === 1 && MODRM_KINDS.includes(kind)) modrm = true;
     if (kind === "M") mod = "memory";
     if (kind.length === 1 && REGISTER_ONLY.includes(kind)) mod = "register";
   }
-  return { instruction, text, prefix, map, opcode: Number.parseInt(opcodeMatch[1], 16), opcodes, modrm, mod, reg, rm, operands, options };
+  return {
+    instruction,
+    text,
+    prefix,
+    map,
+    opcode: Number.parseInt(opcodeMatch[1], 16),
+    opcodes,
+    modrm,
+    mod,
+    reg,
+    rm,
+    operands,
+    options,
+  };
 }
 
 /** How the operand size attribute of a row comes about. */
@@ -170,7 +188,17 @@ export const FORM = {
 export const VARIANTS_PER_ENTRY = 3 * FORM.COUNT;
 
 /** Immediate kinds that the decoder knows. */
-export const IMMEDIATE = { NONE: 0, UNSIGNED_8: 1, SIGNED_8: 2, WORD: 3, BY_SIZE: 4, FULL: 5, OFFSET: 6, FAR: 7, ENTER: 8 } as const;
+export const IMMEDIATE = {
+  NONE: 0,
+  UNSIGNED_8: 1,
+  SIGNED_8: 2,
+  WORD: 3,
+  BY_SIZE: 4,
+  FULL: 5,
+  OFFSET: 6,
+  FAR: 7,
+  ENTER: 8,
+} as const;
 
 /** Register classes of record bytes A and B. */
 export const CLASS = { GPR: 0, GPR8: 1, NUMBER: 2, MMX: 3, VECTOR: 4 } as const;
@@ -178,7 +206,7 @@ export const CLASS = { GPR: 0, GPR8: 1, NUMBER: 2, MMX: 3, VECTOR: 4 } as const;
 /** Where record byte A comes from. */
 export const SOURCE = { NONE: 0, REG: 1, OPCODE: 2 } as const;
 
-export const ENTRY_FLAG = { MODRM: 1, LOCK: 2, NOT_64: 4, ONLY_64: 8, END: 16 } as const;
+export const ENTRY_FLAG = { MODRM: 1, LOCK: 2, NOT_64: 4, ONLY_64: 8, END: 16, FALLS: 32 } as const;
 
 /** Layout of an entry. */
 export const ENTRY = {
@@ -201,8 +229,9 @@ export interface Entry {
   readonly opcode: number;
   /** Handler numbers by size index * FORM.COUNT + form. */
   readonly variants: Uint16Array;
-  /** Set by the generator where some variant ends the block. */
+  /** Set by the generator where some variant ends the block, and where one of those may also just go on with the next instruction. */
   ends: boolean;
+  falls: boolean;
 }
 
 function immediateKind(row: Row): number {
@@ -253,9 +282,11 @@ export function encodeEntry(entry: Entry, variantsAt: number): Uint8Array {
     (row.instruction.lock === true ? ENTRY_FLAG.LOCK : 0) |
     (row.options.has("i64") ? ENTRY_FLAG.NOT_64 : 0) |
     (row.options.has("o64") ? ENTRY_FLAG.ONLY_64 : 0) |
-    (entry.ends ? ENTRY_FLAG.END : 0);
+    (entry.ends ? ENTRY_FLAG.END : 0) |
+    (entry.ends && entry.falls ? ENTRY_FLAG.FALLS : 0);
   bytes[ENTRY.IMMEDIATE] = immediateKind(row);
-  bytes[ENTRY.A_SOURCE] = a === undefined ? (row.modrm ? SOURCE.REG : SOURCE.NONE) : a.kind === "Z" ? SOURCE.OPCODE : SOURCE.REG;
+  bytes[ENTRY.A_SOURCE] =
+    a === undefined ? (row.modrm ? SOURCE.REG : SOURCE.NONE) : a.kind === "Z" ? SOURCE.OPCODE : SOURCE.REG;
   bytes[ENTRY.A_CLASS] = registerClass(a);
   bytes[ENTRY.B_CLASS] = registerClass(b);
   bytes[ENTRY.OPSIZE] = opsizePolicy(row);
@@ -314,9 +345,15 @@ export function buildOpcodeMaps(entries: readonly Entry[]): OpcodeMaps {
             if (row.options.has(long === 1 ? "i64" : "o64")) continue;
             if (row.mod !== "any" && (row.mod === "register") !== register) continue;
             if ((row.reg >= 0 && row.reg !== reg) || (row.rm >= 0 && row.rm !== rm)) continue;
-            const rank = (row.prefix === "any" ? 0 : 8) + (row.rm >= 0 ? 4 : 0) + (row.reg >= 0 ? 2 : 0) + (row.mod !== "any" ? 1 : 0);
+            const rank =
+              (row.prefix === "any" ? 0 : 8) +
+              (row.rm >= 0 ? 4 : 0) +
+              (row.reg >= 0 ? 2 : 0) +
+              (row.mod !== "any" ? 1 : 0);
             if (rank === bestRank) {
-              throw new Error(`rows "${entries[best].row.text}" (${entries[best].row.instruction.name}) and "${row.text}" (${row.instruction.name}) overlap`);
+              throw new Error(
+                `rows "${entries[best].row.text}" (${entries[best].row.instruction.name}) and "${row.text}" (${row.instruction.name}) overlap`,
+              );
             }
             if (rank > bestRank) {
               best = number;
@@ -328,7 +365,12 @@ export function buildOpcodeMaps(entries: readonly Entry[]): OpcodeMaps {
         const side = (register: boolean): number =>
           choice(
             NODE.REG,
-            Array.from({ length: 8 }, (_, reg) => choice(NODE.RM, Array.from({ length: 8 }, (_, rm) => find(register, reg, rm)))),
+            Array.from({ length: 8 }, (_, reg) =>
+              choice(
+                NODE.RM,
+                Array.from({ length: 8 }, (_, rm) => find(register, reg, rm)),
+              ),
+            ),
           );
         // The register side first: index 1 of a MOD choice is mod = 3.
         const register = side(true);

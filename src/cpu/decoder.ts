@@ -15,8 +15,8 @@ import {
   FORM,
   IMMEDIATE,
   NODE,
-  type OpcodeMaps,
   OPSIZE,
+  type OpcodeMaps,
   SOURCE,
   VARIANTS_PER_ENTRY,
 } from "./decode-table.ts";
@@ -102,7 +102,7 @@ export function layOutTables(entries: readonly Entry[], maps: OpcodeMaps): Decod
   };
 }
 
-/** (record, low bits of the linear address) -> (length, 1 where the instruction ends the block); reads FETCH_BUFFER. */
+/** (record, low bits of the linear address) -> (length, ENTRY_FLAG.END and FALLS as they are); reads FETCH_BUFFER. */
 function emitDecodeOne(m: ModuleBuilder, env: (c: Code) => Env, tables: DecodeTables): FuncRef {
   return m.func("decodeInstruction", ["i32", "i32"], ["i32", "i32"], (c) => {
     const { cpu } = env(c);
@@ -122,7 +122,7 @@ function emitDecodeOne(m: ModuleBuilder, env: (c: Code) => Env, tables: DecodeTa
       c.st16(cpu, record, handler, RECORD.HANDLER);
       c.st16(cpu, record, low.or(p.sub(FETCH_BUFFER).shl(12)), RECORD.PLACE);
       c.st8(cpu, record, mode.shl(2), RECORD.ADDRESSING);
-      c.ret(p.sub(FETCH_BUFFER), 1);
+      c.ret(p.sub(FETCH_BUFFER), ENTRY_FLAG.END);
     };
     const tooLong = (): void => {
       c.set(p, FETCH_BUFFER + MAX_LENGTH);
@@ -197,10 +197,15 @@ function emitDecodeOne(m: ModuleBuilder, env: (c: Code) => Env, tables: DecodeTa
         c.br(head);
       });
     });
-    c.if(node.eqz(), () => {
-      c.set(p, p.add(looked));
-      finish(PSEUDO.UNDEFINED);
-    }, undefined, "unlikely");
+    c.if(
+      node.eqz(),
+      () => {
+        c.set(p, p.add(looked));
+        finish(PSEUDO.UNDEFINED);
+      },
+      undefined,
+      "unlikely",
+    );
     const entry = c.let(node.mul(ENTRY.SIZE));
     const info = (offset: number): Val => cpu.ld8u(entry, tables.entries + offset);
     const flags = c.let(info(ENTRY.FLAGS));
@@ -215,14 +220,15 @@ function emitDecodeOne(m: ModuleBuilder, env: (c: Code) => Env, tables: DecodeTa
       [
         [[OPSIZE.FIXED], () => c.set(size, 1)],
         [[OPSIZE.NORMAL], () => c.set(size, select(rexW, i32(2), legacySize()))],
-        [[OPSIZE.DEFAULT_64], () => c.set(size, select(long, select(operandSize.and(rexW.eqz()), i32(0), i32(2)), legacySize()))],
+        [
+          [OPSIZE.DEFAULT_64],
+          () => c.set(size, select(long, select(operandSize.and(rexW.eqz()), i32(0), i32(2)), legacySize())),
+        ],
         [[OPSIZE.FORCE_64], () => c.set(size, select(long, i32(2), legacySize()))],
       ],
       () => c.set(size, rexW.add(1)),
     );
-    const addressing = c.let(
-      select(long, i32(2).sub(addressSize), select(mode, i32(1).sub(addressSize), addressSize)),
-    );
+    const addressing = c.let(select(long, i32(2).sub(addressSize), select(mode, i32(1).sub(addressSize), addressSize)));
 
     /** Record byte of a register number. */
     const registerByte = (number: Val, kind: Val): Val => {
@@ -234,7 +240,7 @@ function emitDecodeOne(m: ModuleBuilder, env: (c: Code) => Env, tables: DecodeTa
     };
 
     const a = c.local("i32", 0);
-    const b = c.local("i32", 0);
+    const b = c.local("i32", ZERO_OFFSET);
     const index = c.local("i32", ZERO_OFFSET);
     const scale = c.local("i32", 0);
     const disp = c.local("i32", 0);
@@ -243,77 +249,101 @@ function emitDecodeOne(m: ModuleBuilder, env: (c: Code) => Env, tables: DecodeTa
     const ripRelative = c.local("i32", 0);
     c.set(form, select(long, i32(FORM.REGISTER), i32(FORM.REGISTER_ANY)));
     const source = c.let(info(ENTRY.A_SOURCE));
-    c.if(source.eq(SOURCE.REG), () => c.set(a, registerByte(modrm.bits(3, 3).or(rex.and(4).shl(1)), info(ENTRY.A_CLASS))));
-    c.if(source.eq(SOURCE.OPCODE), () => c.set(a, registerByte(byte.and(7).or(rex.and(1).shl(3)), info(ENTRY.A_CLASS))));
+    c.if(source.eq(SOURCE.REG), () =>
+      c.set(a, registerByte(modrm.bits(3, 3).or(rex.and(4).shl(1)), info(ENTRY.A_CLASS))),
+    );
+    c.if(source.eq(SOURCE.OPCODE), () =>
+      c.set(a, registerByte(byte.and(7).or(rex.and(1).shl(3)), info(ENTRY.A_CLASS))),
+    );
 
-    c.if(flags.and(ENTRY_FLAG.MODRM), () => {
-      c.set(p, p.add(1));
-      const mod = c.let(modrm.shrU(6));
-      const rm = c.let(modrm.and(7));
-      c.if(mod.eq(3), () => c.set(b, registerByte(rm.or(rex.and(1).shl(3)), info(ENTRY.B_CLASS))), () => {
-        c.if(addressing.eqz(), () => {
-          const pair = c.let(rm.shl(2));
-          c.set(b, cpu.ld8u(pair, tables.address16));
-          c.set(index, cpu.ld8u(pair, tables.address16 + 1));
-          c.if(cpu.ld8u(pair, tables.address16 + 2), () => c.set(segment, SREG.SS));
-          c.if(rm.eq(6).and(mod.eqz()), () => {
-            c.set(b, ZERO_OFFSET);
-            c.set(segment, SREG.DS);
-          });
-          c.if(mod.eq(1), () => {
-            c.set(disp, cpu.ld8s(p));
-            c.set(p, p.add(1));
-          });
-          c.if(mod.eq(2).or(rm.eq(6).and(mod.eqz())), () => {
-            c.set(disp, cpu.ld16s(p));
-            c.set(p, p.add(2));
-          });
-        }, () => {
-          const base = c.local("i32", rm.or(rex.and(1).shl(3)));
-          const noBase = c.local("i32", 0);
-          c.if(rm.eq(4), () => {
-            const sib = c.let(cpu.ld8u(p));
-            c.set(p, p.add(1));
-            c.set(base, sib.and(7).or(rex.and(1).shl(3)));
-            c.set(scale, sib.shrU(6));
-            const indexNumber = c.let(sib.bits(3, 3).or(rex.and(2).shl(2)));
-            c.set(index, select(indexNumber.eq(4), i32(ZERO_OFFSET), indexNumber.shl(3)));
-            c.set(noBase, sib.and(7).eq(5).and(mod.eqz()));
-          }, () => {
-            c.if(rm.eq(5).and(mod.eqz()), () => {
-              c.set(noBase, 1);
-              c.set(ripRelative, long);
-            });
-          });
-          c.set(b, base.shl(3));
-          c.if(base.eq(4).or(base.eq(5)), () => c.set(segment, SREG.SS));
-          c.if(noBase, () => {
-            c.set(segment, SREG.DS);
-            c.set(b, select(ripRelative, i32(RIP_BASE.offset), i32(ZERO_OFFSET)));
-          });
-          c.if(mod.eq(1), () => {
-            c.set(disp, cpu.ld8s(p));
-            c.set(p, p.add(1));
-          });
-          c.if(mod.eq(2).or(noBase), () => {
-            c.set(disp, cpu.ld32(p));
-            c.set(p, p.add(4));
-          });
-        });
-        c.if(override.geS(0), () => c.set(segment, override));
-        c.set(
-          form,
-          select(
-            addressing.eq(2),
-            select(segment.geU(SREG.FS), i32(FORM.SEGMENT), select(index.eq(ZERO_OFFSET), i32(FORM.BASE), i32(FORM.INDEX))),
-            i32(FORM.ANY),
-          ),
+    c.if(
+      flags.and(ENTRY_FLAG.MODRM),
+      () => {
+        c.set(p, p.add(1));
+        const mod = c.let(modrm.shrU(6));
+        const rm = c.let(modrm.and(7));
+        c.if(
+          mod.eq(3),
+          () => c.set(b, registerByte(rm.or(rex.and(1).shl(3)), info(ENTRY.B_CLASS))),
+          () => {
+            c.if(
+              addressing.eqz(),
+              () => {
+                const pair = c.let(rm.shl(2));
+                c.set(b, cpu.ld8u(pair, tables.address16));
+                c.set(index, cpu.ld8u(pair, tables.address16 + 1));
+                c.if(cpu.ld8u(pair, tables.address16 + 2), () => c.set(segment, SREG.SS));
+                c.if(rm.eq(6).and(mod.eqz()), () => {
+                  c.set(b, ZERO_OFFSET);
+                  c.set(segment, SREG.DS);
+                });
+                c.if(mod.eq(1), () => {
+                  c.set(disp, cpu.ld8s(p));
+                  c.set(p, p.add(1));
+                });
+                c.if(mod.eq(2).or(rm.eq(6).and(mod.eqz())), () => {
+                  c.set(disp, cpu.ld16s(p));
+                  c.set(p, p.add(2));
+                });
+              },
+              () => {
+                const base = c.local("i32", rm.or(rex.and(1).shl(3)));
+                const noBase = c.local("i32", 0);
+                c.if(
+                  rm.eq(4),
+                  () => {
+                    const sib = c.let(cpu.ld8u(p));
+                    c.set(p, p.add(1));
+                    c.set(base, sib.and(7).or(rex.and(1).shl(3)));
+                    c.set(scale, sib.shrU(6));
+                    const indexNumber = c.let(sib.bits(3, 3).or(rex.and(2).shl(2)));
+                    c.set(index, select(indexNumber.eq(4), i32(ZERO_OFFSET), indexNumber.shl(3)));
+                    c.set(noBase, sib.and(7).eq(5).and(mod.eqz()));
+                  },
+                  () => {
+                    c.if(rm.eq(5).and(mod.eqz()), () => {
+                      c.set(noBase, 1);
+                      c.set(ripRelative, long);
+                    });
+                  },
+                );
+                c.set(b, base.shl(3));
+                c.if(base.eq(4).or(base.eq(5)), () => c.set(segment, SREG.SS));
+                c.if(noBase, () => {
+                  c.set(segment, SREG.DS);
+                  c.set(b, select(ripRelative, i32(RIP_BASE.offset), i32(ZERO_OFFSET)));
+                });
+                c.if(mod.eq(1), () => {
+                  c.set(disp, cpu.ld8s(p));
+                  c.set(p, p.add(1));
+                });
+                c.if(mod.eq(2).or(noBase), () => {
+                  c.set(disp, cpu.ld32(p));
+                  c.set(p, p.add(4));
+                });
+              },
+            );
+            c.if(override.geS(0), () => c.set(segment, override));
+            c.set(
+              form,
+              select(
+                addressing.eq(2),
+                select(
+                  segment.geU(SREG.FS),
+                  i32(FORM.SEGMENT),
+                  select(index.eq(ZERO_OFFSET), i32(FORM.BASE), i32(FORM.INDEX)),
+                ),
+                i32(FORM.ANY),
+              ),
+            );
+            c.if(lock, () => c.set(form, FORM.LOCKED));
+          },
         );
-        c.if(lock, () => c.set(form, FORM.LOCKED));
-      });
-    }, () => {
-      c.if(override.geS(0), () => c.set(segment, override));
-    });
+      },
+      () => {
+        c.if(override.geS(0), () => c.set(segment, override));
+      },
+    );
 
     // LOCK on what does not take it, or without a memory destination (SDM Vol. 2A LOCK); features that the CPU model lacks.
     const feature = c.let(info(ENTRY.FEATURE));
@@ -327,7 +357,12 @@ function emitDecodeOne(m: ModuleBuilder, env: (c: Code) => Env, tables: DecodeTa
       c.set(immediate, value);
       c.set(p, p.add(bytes));
     };
-    const bySize = (): void => c.if(size.eqz(), () => take(cpu.ld16s(p), 2), () => take(cpu.ld32(p), 4));
+    const bySize = (): void =>
+      c.if(
+        size.eqz(),
+        () => take(cpu.ld16s(p), 2),
+        () => take(cpu.ld32(p), 4),
+      );
     const kind = c.let(info(ENTRY.IMMEDIATE));
     c.switch(
       kind,
@@ -412,7 +447,12 @@ function emitDecodeOne(m: ModuleBuilder, env: (c: Code) => Env, tables: DecodeTa
         () => c.if(form.ne(FORM.LOCKED), () => c.set(form, FORM.ANY)),
       );
     });
-    const variant = c.let(cpu.ld32(entry, tables.entries + ENTRY.VARIANTS).add(size.mul(FORM.COUNT)).add(form));
+    const variant = c.let(
+      cpu
+        .ld32(entry, tables.entries + ENTRY.VARIANTS)
+        .add(size.mul(FORM.COUNT))
+        .add(form),
+    );
     c.st16(cpu, record, cpu.ld16u(variant.shl(1), tables.variants), RECORD.HANDLER);
     c.st8(cpu, record, a, RECORD.A);
     c.st8(cpu, record, b, RECORD.B);
@@ -421,7 +461,7 @@ function emitDecodeOne(m: ModuleBuilder, env: (c: Code) => Env, tables: DecodeTa
     c.st16(cpu, record, low.or(length.shl(12)), RECORD.PLACE);
     c.st32(cpu, record, disp, RECORD.DISP);
     c.st32(cpu, record, immediate, RECORD.IMM);
-    c.ret(length, flags.and(ENTRY_FLAG.END).ne(0));
+    c.ret(length, flags.and(ENTRY_FLAG.END | ENTRY_FLAG.FALLS));
     c.unreachable();
   });
 }
@@ -488,7 +528,7 @@ export function emitDecoder(
         c.br(head);
       });
     });
-    c.if(ended.eqz(), () => {
+    c.if(ended.ne(ENTRY_FLAG.END), () => {
       // Goes on behind the last instruction; it borrows that one's place.
       c.st16(cpu, record, PSEUDO.FALL_THROUGH, RECORD.HANDLER);
       c.st16(cpu, record, cpu.ld16u(record.sub(RECORD.SIZE), RECORD.PLACE), RECORD.PLACE);
@@ -498,7 +538,6 @@ export function emitDecoder(
     const last = c.let(record.sub(RECORD.SIZE));
     c.st64(cpu, last, 0, TAIL.NOT_TAKEN);
     c.st64(cpu, last, 0, TAIL.TAKEN);
-    c.st32(cpu, last, count, TAIL.COUNT);
     c.st32(cpu, block, last, BLOCK.LAST);
     c.st32(cpu, block, count, BLOCK.COUNT);
     c.st32(cpu, block, at.sub(host), BLOCK.LENGTH);

@@ -242,7 +242,8 @@ export abstract class EnvBase implements Env {
   }
 
   invoke(target: Helper | Service, ...args: Operand[]): void {
-    if (this.callMany(target, ...args).length !== 0) throw new TypeError(`${target.name} gives results that are not taken`);
+    if (this.callMany(target, ...args).length !== 0)
+      throw new TypeError(`${target.name} gives results that are not taken`);
   }
 
   // Flags (representation: src/isa/state.ts)
@@ -421,4 +422,3 @@ export class HelperEnv extends EnvBase {
     else this.c.ret(...results);
   }
 }
-

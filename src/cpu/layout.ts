@@ -35,6 +35,8 @@ export const VAR = {
   STEP: 0x3044,
   /** Instructions retired (i64). */
   RETIRED: 0x3048,
+  /** Bits that an instruction pointer has in the current mode (i64). */
+  RIP_MASK: 0x3078,
   /** Features as a bit map that rows are checked against (4 x i64). */
   FEATURES: 0x3050,
   /** Masks that a TLB lookup's XOR must be clear of, for accesses of 1, 2, 4, 8, 16 bytes (i64 each): all bits above guest RAM, and misalignment. */
@@ -145,7 +147,5 @@ export const TAIL = {
   TAKEN: 24,
   /** From a link: how often it was followed. */
   LINK_COUNT: 4,
-  /** Instructions of the block. */
-  COUNT: 32,
-  SIZE: 32,
+  SIZE: 16,
 } as const;

@@ -50,26 +50,40 @@ export function emitMemoryAccess(
   const walkBits = (c: Code, x: Env, access: Val, write: boolean): Val =>
     c.let(
       i32(write ? WALK.WRITE : 0).or(
-        access.eq(SYSTEM).shl(8).or(access.ne(SYSTEM).and(x.get(CPL).eq(3)).shl(2)),
+        access
+          .eq(SYSTEM)
+          .shl(8)
+          .or(access.ne(SYSTEM).and(x.get(CPL).eq(3)).shl(2)),
       ),
     );
 
   /** Checks that come before translation: canonical address (SDM Vol. 1 3.3.7.1), alignment (SDM Vol. 3A 6.15, #AC). */
   const check = (c: Code, x: Env, linear: Val, access: Val, bytes: number): void => {
     c.if(
-      canonical(linear).and(canonical(linear.add(bytes - 1))).eqz(),
+      canonical(linear)
+        .and(canonical(linear.add(bytes - 1)))
+        .eqz(),
       () => raise(c, x, access.eq(STACK).eqz().add(VECTOR.SS), 0),
       undefined,
       "unlikely",
     );
     if (bytes === 1) return;
     c.if(linear.wrap().and(bytes - 1), () => {
-      const checked = x.get(CPL).eq(3).and(x.get(CR0).and(CR0_BIT.AM).ne(0)).and(x.get(RFLAGS).and(FLAG.AC).ne(0)).and(access.ne(SYSTEM));
+      const checked = x
+        .get(CPL)
+        .eq(3)
+        .and(x.get(CR0).and(CR0_BIT.AM).ne(0))
+        .and(x.get(RFLAGS).and(FLAG.AC).ne(0))
+        .and(access.ne(SYSTEM));
       c.if(checked, () => raise(c, x, VECTOR.AC, 0), undefined, "unlikely");
     });
   };
 
-  const crossesPage = (linear: Val, bytes: number): Val => linear.wrap().and(0xfff).gtU(0x1000 - bytes);
+  const crossesPage = (linear: Val, bytes: number): Val =>
+    linear
+      .wrap()
+      .and(0xfff)
+      .gtU(0x1000 - bytes);
 
   const halves = (x: Env): [Val, Val] => [x.cpu.ld32(0, VAR.MMIO_GPA), x.cpu.ld32(0, VAR.MMIO_GPA + 4)];
 
@@ -138,14 +152,27 @@ export function emitMemoryAccess(
       c.if(status.eq(1), () => c.ret(1, nothing()));
       c.if(status.eqz(), () => {
         const { ram } = x;
-        const value = width === 128 ? ram.ldv128(at) : width === 64 ? ram.ld64(at) : width === 32 ? ram.ld32(at) : width === 16 ? ram.ld16u(at) : ram.ld8u(at);
+        const value =
+          width === 128
+            ? ram.ldv128(at)
+            : width === 64
+              ? ram.ld64(at)
+              : width === 32
+                ? ram.ld32(at)
+                : width === 16
+                  ? ram.ld16u(at)
+                  : ram.ld8u(at);
         c.ret(0, value);
       });
       const [low, high] = halves(x).map((half) => c.let(half));
       const read = (offset: number, size: number): Val => c.call(host.mmioRead, low.add(offset), high, size);
       const quad = (offset: number): Val => {
         const first = read(offset, 4);
-        return first.zx().or(read(offset + 4, 4).zx().shl(32));
+        return first.zx().or(
+          read(offset + 4, 4)
+            .zx()
+            .shl(32),
+        );
       };
       if (width === 128) {
         const first = c.let(quad(0));
@@ -163,8 +190,12 @@ export function emitMemoryAccess(
         c.if(crossesPage(linear, bytes), () => {
           c.if(c.call(probeWrite, linear, bytes, access), () => c.ret(1));
           if (width === 128) {
-            c.if(c.call(slowStore.get(64) as FuncRef, linear, laneOp("i64x2.extract_lane", [0], value), access), () => c.ret(1));
-            c.ret(c.call(slowStore.get(64) as FuncRef, linear.add(8), laneOp("i64x2.extract_lane", [1], value), access));
+            c.if(c.call(slowStore.get(64) as FuncRef, linear, laneOp("i64x2.extract_lane", [0], value), access), () =>
+              c.ret(1),
+            );
+            c.ret(
+              c.call(slowStore.get(64) as FuncRef, linear.add(8), laneOp("i64x2.extract_lane", [1], value), access),
+            );
             return;
           }
           const at = c.local("i32", 0);
@@ -187,7 +218,8 @@ export function emitMemoryAccess(
         c.ret(0);
       });
       const [low, high] = halves(x).map((half) => c.let(half));
-      const write = (offset: number, size: number, part: Val): void => c.invoke(host.mmioWrite, low.add(offset), high, size, part);
+      const write = (offset: number, size: number, part: Val): void =>
+        c.invoke(host.mmioWrite, low.add(offset), high, size, part);
       if (width === 128) {
         for (let lane = 0; lane < 4; lane++) write(lane * 4, 4, laneOp("i32x4.extract_lane", [lane], value));
       } else if (width === 64) {
@@ -208,7 +240,11 @@ export function emitMemoryAccess(
     const mask = c.let(cpu.ld64(0, VAR.TLB_MASK));
     const lookup = (base: number): Val => cpu.ld64(slot.add(cpu.ld32(0, base))).xor(linear);
     const hit = c.local("i64");
-    c.if(write, () => c.set(hit, lookup(VAR.TLB_WRITE)), () => c.set(hit, lookup(VAR.TLB_READ)));
+    c.if(
+      write,
+      () => c.set(hit, lookup(VAR.TLB_WRITE)),
+      () => c.set(hit, lookup(VAR.TLB_READ)),
+    );
     c.if(hit.and(mask).eqz(), () => c.ret(hit.wrap()), undefined, "likely");
     // A probe that fails changes nothing; one that succeeds is repeated as the access that it announces, which fills the TLB.
     const user = x.get(CPL).eq(3).shl(2);

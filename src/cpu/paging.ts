@@ -83,7 +83,12 @@ export function emitPaging(m: ModuleBuilder, env: MakeEnv): PagingFuncs {
       const x = env(c);
       const [gpa] = c.params;
       const { cpu } = x;
-      c.if(gpa.sub(0x100000).ltU(cpu.ld32u64(0, VAR.LOW_RAM_END).sub(0x100000)), () => c.ret(gpa.wrap()), undefined, "likely");
+      c.if(
+        gpa.sub(0x100000).ltU(cpu.ld32u64(0, VAR.LOW_RAM_END).sub(0x100000)),
+        () => c.ret(gpa.wrap()),
+        undefined,
+        "likely",
+      );
       const slot = c.local("i32", SLOT_BASE);
       const end = c.let(i32(SLOT_BASE).add(cpu.ld32(0, VAR.SLOT_COUNT).mul(SLOT_SIZE)));
       c.loop((head) => {
@@ -109,7 +114,11 @@ export function emitPaging(m: ModuleBuilder, env: MakeEnv): PagingFuncs {
       // I/D is reported only where no-execute or SMEP can make the difference.
       const nx = x.get(CR4).and(CR4_BIT.PAE).ne(0).and(x.get(EFER).and(EFER_BIT.NXE).ne(0));
       const reportFetch = nx.or(x.get(CR4).and(CR4_BIT.SMEP).ne(0));
-      const shown = select(reportFetch, access.and(WALK.WRITE | WALK.USER | WALK.FETCH), access.and(WALK.WRITE | WALK.USER));
+      const shown = select(
+        reportFetch,
+        access.and(WALK.WRITE | WALK.USER | WALK.FETCH),
+        access.and(WALK.WRITE | WALK.USER),
+      );
       x.put(PENDING_ERROR, shown.or(code));
       c.st32(x.cpu, 0, x.cpu.ld32(0, VAR.COUNT_FAULTS).add(1), VAR.COUNT_FAULTS);
     });
@@ -161,30 +170,34 @@ export function emitPaging(m: ModuleBuilder, env: MakeEnv): PagingFuncs {
       const user = c.let(rights.and(ENTRY.US).ne(0n));
       const writable = c.let(rights.and(ENTRY.RW).ne(0n));
       const wp = c.let(x.get(CR0).and(CR0_BIT.WP).ne(0));
-      c.if(access.and(WALK.USER), () => {
-        c.if(user.eqz(), () => fault(CODE.P), undefined, "unlikely");
-        c.if(writable.eqz().and(access.and(WALK.WRITE).ne(0)), () => fault(CODE.P), undefined, "unlikely");
-      }, () => {
-        c.if(writable.eqz().and(wp).and(access.and(WALK.WRITE).ne(0)), () => fault(CODE.P), undefined, "unlikely");
-        c.if(user, () => {
-          c.if(access.and(WALK.FETCH), () => {
-            c.if(cr4.and(CR4_BIT.SMEP), () => fault(CODE.P), undefined, "unlikely");
-          }, () => {
-            const overridden = x.get(RFLAGS).and(FLAG.AC).ne(0).and(access.and(WALK.IMPLICIT).eqz());
-            c.if(cr4.and(CR4_BIT.SMAP).ne(0).and(overridden.eqz()), () => fault(CODE.P), undefined, "unlikely");
+      c.if(
+        access.and(WALK.USER),
+        () => {
+          c.if(user.eqz(), () => fault(CODE.P), undefined, "unlikely");
+          c.if(writable.eqz().and(access.and(WALK.WRITE).ne(0)), () => fault(CODE.P), undefined, "unlikely");
+        },
+        () => {
+          c.if(writable.eqz().and(wp).and(access.and(WALK.WRITE).ne(0)), () => fault(CODE.P), undefined, "unlikely");
+          c.if(user, () => {
+            c.if(
+              access.and(WALK.FETCH),
+              () => {
+                c.if(cr4.and(CR4_BIT.SMEP), () => fault(CODE.P), undefined, "unlikely");
+              },
+              () => {
+                const overridden = x.get(RFLAGS).and(FLAG.AC).ne(0).and(access.and(WALK.IMPLICIT).eqz());
+                c.if(cr4.and(CR4_BIT.SMAP).ne(0).and(overridden.eqz()), () => fault(CODE.P), undefined, "unlikely");
+              },
+            );
           });
-        });
-      });
+        },
+      );
       c.if(access.and(WALK.FETCH).ne(0).and(noExecute.ne(0n)), () => fault(CODE.P), undefined, "unlikely");
       const needed = c.let(select(access.and(WALK.WRITE), i64(ENTRY.A | ENTRY.D), i64(ENTRY.A)));
       c.if(entry.and(needed).ne(needed), () => setBits(needed, bytes));
       const mayWrite = select(access.and(WALK.USER), writable, writable.or(wp.eqz()));
       const global = entry.and(ENTRY.G).ne(0n).and(cr4.and(CR4_BIT.PGE).ne(0));
-      c.ret(
-        0,
-        gpa,
-        mayWrite.and(1).or(user.shl(1)).or(global.shl(2)).or(entry.and(ENTRY.D).ne(0n).shl(3)),
-      );
+      c.ret(0, gpa, mayWrite.and(1).or(user.shl(1)).or(global.shl(2)).or(entry.and(ENTRY.D).ne(0n).shl(3)));
     };
 
     // 32-bit paging (SDM Vol. 3A 4.3)
@@ -268,7 +281,12 @@ export function emitPaging(m: ModuleBuilder, env: MakeEnv): PagingFuncs {
 
   /** What an empty slot holds: it matches one non-canonical address only, and sends that to a page of its own (VAR.TLB_EMPTY). */
   const emptyEntry = (x: Env, slot: Val): Val =>
-    slot.sub(TLB_BASE).and(TLB_TABLE_SIZE - 1).shl(9).zx().xor(x.cpu.ld64(0, VAR.TLB_EMPTY));
+    slot
+      .sub(TLB_BASE)
+      .and(TLB_TABLE_SIZE - 1)
+      .shl(9)
+      .zx()
+      .xor(x.cpu.ld64(0, VAR.TLB_EMPTY));
 
   const resetTlb = m.func("resetTlb", [], [], (c) => {
     const x = env(c);
@@ -320,17 +338,24 @@ export function emitPaging(m: ModuleBuilder, env: MakeEnv): PagingFuncs {
     const x = env(c);
     const [table, linear, host, global] = c.params;
     const { cpu } = x;
-    c.if(cpu.ld32(0, VAR.TLB_FILLED).geU(TLB_LIST_ENTRIES).or(cpu.ld32(0, VAR.TLB_FILLED_GLOBAL).geU(TLB_LIST_ENTRIES)), () => {
-      clearList(c, x, TLB_LIST, VAR.TLB_FILLED);
-      clearList(c, x, TLB_LIST_GLOBAL, VAR.TLB_FILLED_GLOBAL);
-    });
+    c.if(
+      cpu.ld32(0, VAR.TLB_FILLED).geU(TLB_LIST_ENTRIES).or(cpu.ld32(0, VAR.TLB_FILLED_GLOBAL).geU(TLB_LIST_ENTRIES)),
+      () => {
+        clearList(c, x, TLB_LIST, VAR.TLB_FILLED);
+        clearList(c, x, TLB_LIST_GLOBAL, VAR.TLB_FILLED_GLOBAL);
+      },
+    );
     const slot = c.let(linear.shrU(9).wrap().and(cpu.ld32(0, VAR.TLB_INDEX_MASK)).add(table));
     c.st64(cpu, slot, linear.and(-4096n).xor(host.and(-4096).zx()));
     const put = (list: number, count: number): void => {
       c.st32(cpu, cpu.ld32(0, count).shl(2), slot, list);
       c.st32(cpu, 0, cpu.ld32(0, count).add(1), count);
     };
-    c.if(global, () => put(TLB_LIST_GLOBAL, VAR.TLB_FILLED_GLOBAL), () => put(TLB_LIST, VAR.TLB_FILLED));
+    c.if(
+      global,
+      () => put(TLB_LIST_GLOBAL, VAR.TLB_FILLED_GLOBAL),
+      () => put(TLB_LIST, VAR.TLB_FILLED),
+    );
   });
 
   const translate = m.func("translate", ["i64", "i32"], ["i32", "i32"], (c) => {
@@ -342,19 +367,23 @@ export function emitPaging(m: ModuleBuilder, env: MakeEnv): PagingFuncs {
     c.if(status, () => c.ret(1, 0), undefined, "unlikely");
     const host = c.let(c.call(hostOf, gpa));
     const writableHost = c.let(c.call(hostOfWrite, gpa));
-    c.if(host.eq(-1).or(access.and(WALK.WRITE).ne(0).and(writableHost.eq(-1))), () => {
-      c.st64(cpu, 0, gpa, VAR.MMIO_GPA);
-      c.ret(2, 0);
-    }, undefined, "unlikely");
+    c.if(
+      host.eq(-1).or(access.and(WALK.WRITE).ne(0).and(writableHost.eq(-1))),
+      () => {
+        c.st64(cpu, 0, gpa, VAR.MMIO_GPA);
+        c.ret(2, 0);
+      },
+      undefined,
+      "unlikely",
+    );
     // Accesses of the processor itself are rare and have rights of their own: they do not fill.
     c.if(access.and(WALK.IMPLICIT | WALK.PROBE | WALK.FETCH).eqz(), () => {
       const global = c.let(page.and(PAGE.GLOBAL));
       c.invoke(fill, cpu.ld32(0, VAR.TLB_READ), linear, host, global);
       const noCode = ram.ld64(host.shrU(12).shl(3).add(cpu.ld32(0, VAR.CODE_MAP))).eqz();
       const both = PAGE.WRITABLE | PAGE.DIRTY;
-      c.if(
-        page.and(both).eq(both).or(access.and(WALK.WRITE).ne(0)).and(noCode).and(writableHost.ne(-1)),
-        () => c.invoke(fill, cpu.ld32(0, VAR.TLB_WRITE), linear, host, global),
+      c.if(page.and(both).eq(both).or(access.and(WALK.WRITE).ne(0)).and(noCode).and(writableHost.ne(-1)), () =>
+        c.invoke(fill, cpu.ld32(0, VAR.TLB_WRITE), linear, host, global),
       );
     });
     c.ret(0, host);
@@ -374,7 +403,9 @@ export function emitPaging(m: ModuleBuilder, env: MakeEnv): PagingFuncs {
           const place = c.let(slot.sub(TLB_BASE));
           const isWrite = place.and(TLB_TABLE_SIZE).ne(0);
           const index = place.and(TLB_TABLE_SIZE - 1).shl(9);
-          c.if(isWrite.and(cpu.ld32(slot).xor(index).xor(page).and(mask).eqz()), () => c.st64(cpu, slot, emptyEntry(x, slot)));
+          c.if(isWrite.and(cpu.ld32(slot).xor(index).xor(page).and(mask).eqz()), () =>
+            c.st64(cpu, slot, emptyEntry(x, slot)),
+          );
           c.set(at, at.add(4));
           c.br(head);
         });

@@ -9,4 +9,7 @@ export const STATUS = {
   LOOKUP: 2,
   /** Complete; EXIT_REASON is set and the RIP field says where to go on. */
   EXIT: 3,
+  /** Complete: go on with the block behind this one, or with the target of a relative jump. */
+  NOT_TAKEN: 4,
+  TAKEN: 5,
 } as const;

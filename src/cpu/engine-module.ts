@@ -1,0 +1,326 @@
+// The engine module: everything that executes guest code without being made from it (docs/architecture.md, "The engine module").
+// It holds paging, memory access, decoder, blocks and the interpreter with a handler for every instruction.
+
+import {
+  anomaly,
+  flushPage,
+  flushTlb,
+  type Helper,
+  hostAddress,
+  loadPdptes,
+  SERVICES,
+  type Service,
+  updateMode,
+} from "../isa/helper.ts";
+import type { Instruction } from "../isa/instruction.ts";
+import { linearAddress, segmentAddress } from "../isa/segmentation.ts";
+import {
+  CPL,
+  CR0,
+  CR0_BIT,
+  CR4,
+  CR4_BIT,
+  EFER,
+  EFER_BIT,
+  FLAG,
+  MAXPHYADDR,
+  PDPTE,
+  RFLAGS,
+  RIP_BASE,
+  SEG_ATTR,
+  SEGMENTS,
+  SREG,
+  VECTOR,
+} from "../isa/state.ts";
+import { deliverInterrupt, deliverPending } from "../isa/system/deliver.ts";
+import { Code } from "../wasm/code.ts";
+import type { Memory } from "../wasm/memory.ts";
+import { type FuncRef, ModuleBuilder } from "../wasm/module.ts";
+import { i32, i64, select, type Val } from "../wasm/value.ts";
+import { emitBlocks, emitInvalidation } from "./blocks.ts";
+import { buildOpcodeMaps } from "./decode-table.ts";
+import { emitDecoder, layOutTables, PSEUDO } from "./decoder.ts";
+import { type EngineParts, HelperEnv } from "./env.ts";
+import { type HandlerPlan, type HandlerSpec, planHandlers } from "./handlers.ts";
+import { emitInterpreter } from "./interpreter.ts";
+import { type InterpreterParts, InterpreterSemantics, type Usage } from "./interpreter-semantics.ts";
+import { CPU_MEMORY_SIZE, DECODE_BASE, RECORD, TLB_BASE, TLB_SETS, TLB_TABLE_SIZE, VAR } from "./layout.ts";
+import { emitMemoryAccess, type Width } from "./memory-access.ts";
+import { emitPaging } from "./paging.ts";
+
+/** Name of the module that its imports come from. */
+export const IMPORT = "skep";
+
+/** Helpers are written when something first calls them, and once. */
+class HelperStore {
+  private readonly m: ModuleBuilder;
+  private readonly known = new Map<Helper | Service, FuncRef>();
+  private readonly unwritten: (() => void)[] = [];
+  parts: EngineParts | undefined;
+
+  constructor(m: ModuleBuilder) {
+    this.m = m;
+  }
+
+  provide(service: Service, func: FuncRef): void {
+    this.known.set(service, func);
+  }
+
+  func(target: Helper | Service): FuncRef {
+    const known = this.known.get(target);
+    if (known !== undefined) return known;
+    if (!("body" in target)) throw new Error(`service ${target.name} is not provided`);
+    const results = target.faults ? (["i32", ...target.results] as const) : target.results;
+    const func = this.m.declare(target.name, target.params, results);
+    this.known.set(target, func);
+    this.unwritten.push(() =>
+      this.m.define(func, (c) => {
+        const x = new HelperEnv(c, this.parts as EngineParts, target.faults);
+        target.body(x, ...c.params);
+        // Every path has left by `done` or a raise.
+        c.unreachable();
+      }),
+    );
+    return func;
+  }
+
+  writeAll(): void {
+    for (let next = this.unwritten.pop(); next !== undefined; next = this.unwritten.pop()) next();
+  }
+}
+
+interface Foundation {
+  readonly m: ModuleBuilder;
+  readonly cpu: Memory;
+  readonly ram: Memory;
+  readonly store: HelperStore;
+  readonly parts: InterpreterParts;
+  readonly env: (c: Code) => HelperEnv;
+  readonly paging: ReturnType<typeof emitPaging>;
+  readonly invalidateRange: FuncRef;
+}
+
+/** Memory limits are those of the memories that the host makes. */
+export interface EngineMemoryLimits {
+  readonly ramPages: number;
+}
+
+/** What does not depend on the instruction table: memory, paging, access paths, services. */
+function emitFoundation(limits: EngineMemoryLimits): Foundation {
+  const m = new ModuleBuilder();
+  const cpu = m.importMemory(IMPORT, "cpu", { min: CPU_MEMORY_SIZE / 65536 });
+  const ram = m.importMemory(IMPORT, "ram", { min: limits.ramPages, max: 65536, shared: true });
+  const store = new HelperStore(m);
+  for (const service of SERVICES) {
+    if (service.host) store.provide(service, m.importFunc(IMPORT, service.name, service.params, service.results));
+  }
+  const mmioRead = m.importFunc(IMPORT, "mmioRead", ["i32", "i32", "i32"], ["i32"]);
+  const mmioWrite = m.importFunc(IMPORT, "mmioWrite", ["i32", "i32", "i32", "i32"], []);
+  const slowLoads = new Map<Width, FuncRef>();
+  const slowStores = new Map<Width, FuncRef>();
+  const holder: { probeWrite?: FuncRef; anyAddress?: FuncRef; offsetAddress?: FuncRef; anyEffectiveAddress?: FuncRef } =
+    {};
+  const need = (func: FuncRef | undefined): FuncRef => {
+    if (func === undefined) throw new Error("a part of the engine module is used before it is written");
+    return func;
+  };
+  const parts: InterpreterParts = {
+    cpu,
+    ram,
+    func: (target) => store.func(target),
+    slowLoad: (bits) => need(slowLoads.get(bits)),
+    slowStore: (bits) => need(slowStores.get(bits)),
+    get probeWrite() {
+      return need(holder.probeWrite);
+    },
+    get anyAddress() {
+      return need(holder.anyAddress);
+    },
+    get offsetAddress() {
+      return need(holder.offsetAddress);
+    },
+    get anyEffectiveAddress() {
+      return need(holder.anyEffectiveAddress);
+    },
+  };
+  store.parts = parts;
+  const env = (c: Code): HelperEnv => new HelperEnv(c, parts, c.type.results[0] === "i32");
+  const paging = emitPaging(m, env);
+  const invalidateRange = emitInvalidation(m, env, PSEUDO.STALE);
+  const access = emitMemoryAccess(m, env, paging, { mmioRead, mmioWrite }, invalidateRange);
+  for (const [width, func] of access.slowLoad) slowLoads.set(width, func);
+  for (const [width, func] of access.slowStore) slowStores.set(width, func);
+  holder.probeWrite = access.probeWrite;
+  store.provide(hostAddress, access.hostAddress);
+  store.provide(flushTlb, paging.flushTlb);
+  store.provide(flushPage, paging.flushPage);
+  store.provide(updateMode, emitUpdateMode(m, env, paging.retag));
+  store.provide(loadPdptes, emitLoadPdptes(m, env, paging.hostOf));
+
+  const effective = m.func("effectiveAddress", ["i32"], ["i64"], (c) => {
+    const [record] = c.params;
+    const how = c.let(cpu.ld8u(record, RECORD.ADDRESSING));
+    const place = c.let(cpu.ld16u(record, RECORD.PLACE));
+    const baseByte = c.let(cpu.ld8u(record, RECORD.B));
+    const sum = c.local(
+      "i64",
+      cpu
+        .ld64(baseByte)
+        .add(cpu.ld64(cpu.ld8u(record, RECORD.C)).shl(how.and(3).zx()))
+        .add(cpu.ld32s64(record, RECORD.DISP)),
+    );
+    c.if(baseByte.eq(RIP_BASE.offset), () => c.set(sum, sum.add(place.and(0xfff).add(place.shrU(12)).zx())));
+    const size = c.let(how.bits(2, 2));
+    c.results([sum.and(select(size.eq(2), i64(-1), select(size.eq(1), i64(0xffffffff), i64(0xffff))))]);
+  });
+  holder.anyEffectiveAddress = effective;
+  const offsetAddress = m.func("offsetAddress", ["i32", "i64", "i32", "i32"], ["i32", "i64"], (c) => {
+    const x = env(c);
+    const [record, offset, bytes, write] = c.params;
+    const segment = c.let(cpu.ld8u(record, RECORD.ADDRESSING).bits(4, 3));
+    c.if(cpu.ld32(0, VAR.CODE_MODE).eq(2), () => c.ret(0, x.call(linearAddress, segment, offset)), undefined, "likely");
+    c.ret(0, x.call(segmentAddress, segment, offset, bytes, write));
+    c.unreachable();
+  });
+  holder.offsetAddress = offsetAddress;
+  holder.anyAddress = m.func("anyAddress", ["i32", "i64", "i32", "i32"], ["i32", "i64"], (c) => {
+    const [record, displacement, bytes, write] = c.params;
+    const size = c.let(cpu.ld8u(record, RECORD.ADDRESSING).bits(2, 2));
+    const mask = select(size.eq(2), i64(-1), select(size.eq(1), i64(0xffffffff), i64(0xffff)));
+    c.returnCall(offsetAddress, record, c.call(effective, record).add(displacement).and(mask), bytes, write);
+    c.unreachable();
+  });
+  return { m, cpu, ram, store, parts, env, paging, invalidateRange };
+}
+
+/** Code mode, TLB tables and the tag of the jump cache, from the registers that decide them. */
+function emitUpdateMode(m: ModuleBuilder, env: (c: Code) => HelperEnv, retag: FuncRef): FuncRef {
+  return m.func("updateMode", [], [], (c) => {
+    const x = env(c);
+    const { cpu } = x;
+    const attr = c.let(x.get(SEGMENTS[SREG.CS].attr));
+    const rflags = c.let(x.get(RFLAGS));
+    const long = c.let(x.get(EFER).and(EFER_BIT.LMA).ne(0).and(attr.and(SEG_ATTR.L).ne(0)));
+    const wide = attr.and(SEG_ATTR.DB).ne(0).and(rflags.and(FLAG.VM).eqz());
+    c.st32(cpu, 0, select(long, i32(2), wide), VAR.CODE_MODE);
+    c.st64(cpu, 0, select(long, i64(-1), i64(0xffffffff)), VAR.RIP_MASK);
+    const overridden = x.get(CR4).and(CR4_BIT.SMAP).ne(0).and(rflags.and(FLAG.AC).ne(0));
+    const set = select(
+      x.get(CPL).eq(3),
+      i32(TLB_SETS.USER),
+      select(overridden, i32(TLB_SETS.SUPERVISOR_AC), i32(TLB_SETS.SUPERVISOR)),
+    );
+    const table = c.let(set.mul(2 * TLB_TABLE_SIZE).add(TLB_BASE));
+    c.st32(cpu, 0, table, VAR.TLB_READ);
+    c.st32(cpu, 0, table.add(TLB_TABLE_SIZE), VAR.TLB_WRITE);
+    c.invoke(retag);
+  });
+}
+
+/** PDPTEs of PAE paging: reserved bits are 1-2, 5-8 and those above the physical address width (SDM Vol. 3A 4.4.1). */
+function emitLoadPdptes(m: ModuleBuilder, env: (c: Code) => HelperEnv, hostOf: FuncRef): FuncRef {
+  const reserved = 0x1e6n | (((1n << 64n) - 1n) & ~((1n << BigInt(MAXPHYADDR)) - 1n));
+  return m.func("loadPdptes", ["i64"], ["i32"], (c) => {
+    const x = env(c);
+    const [cr3] = c.params;
+    const pae = x.get(CR4).and(CR4_BIT.PAE).ne(0).and(x.get(EFER).and(EFER_BIT.LMA).eqz());
+    c.if(pae.and(x.get(CR0).and(CR0_BIT.PG).ne(0)).eqz(), () => c.ret(0));
+    const entries = PDPTE.map((_, n) => {
+      const entry = c.local("i64", -1n);
+      const host = c.let(c.call(hostOf, cr3.and(0xffffffe0n).add(n * 8)));
+      c.if(host.ne(-1), () => c.set(entry, x.ram.ld64(host)));
+      return entry;
+    });
+    for (const entry of entries) {
+      c.if(entry.and(1).ne(0n).and(entry.and(reserved).ne(0n)), () => x.raise(VECTOR.GP, 0));
+    }
+    PDPTE.forEach((field, n) => {
+      x.put(field, entries[n]);
+    });
+    c.results([0]);
+  });
+}
+
+export interface EngineModule {
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  readonly plan: HandlerPlan;
+}
+
+/** The record argument of a handler that is a function of its own. */
+const HANDLER_TYPE = { params: ["i32"], results: ["i32"] } as const;
+
+/** Builds the engine module for a set of instructions. `inlineNames` are the handlers inside the main loop, most frequent first. */
+export function buildEngineModule(
+  instructions: readonly Instruction[],
+  inlineNames: readonly string[],
+  limits: EngineMemoryLimits,
+): EngineModule {
+  const scratch = emitFoundation(limits);
+  const probe = (spec: HandlerSpec): Usage => {
+    const c = new Code(scratch.m, HANDLER_TYPE);
+    const x = new InterpreterSemantics(
+      c,
+      scratch.parts,
+      c.params[0],
+      spec.row,
+      spec.opcode,
+      spec.size,
+      spec.form,
+      (status: number | Val) => c.ret(status),
+    );
+    try {
+      x.emit();
+    } catch (error) {
+      throw new Error(`${spec.name}: ${(error as Error).message}`, { cause: error });
+    }
+    return x.usage;
+  };
+  const rank = new Map(inlineNames.map((name, i) => [name, i]));
+  const plan = planHandlers(instructions, probe, rank);
+
+  const base = emitFoundation(limits);
+  const { m, env, store, parts } = base;
+  const tables = layOutTables(plan.entries, buildOpcodeMaps(plan.entries));
+  m.data(base.cpu, DECODE_BASE, tables.bytes);
+  const decode = m.declare("decodeBlock", ["i64", "i32", "i32", "i32"], ["i32"]);
+  const blocks = emitBlocks(m, env, base.paging, base.invalidateRange, decode);
+  emitDecoder(m, env, tables, decode, blocks.translateFetch);
+
+  const inlineCount = plan.handlers.filter((spec) => spec !== undefined && rank.has(spec.name)).length;
+  const table = m.table(plan.handlers.length);
+  const outOfLine: FuncRef[] = [];
+  plan.handlers.forEach((spec, number) => {
+    if (spec === undefined || number < PSEUDO.COUNT + inlineCount) return;
+    outOfLine.push(
+      m.func(spec.name, HANDLER_TYPE.params, HANDLER_TYPE.results, (c) => {
+        new InterpreterSemantics(c, parts, c.params[0], spec.row, spec.opcode, spec.size, spec.form, (status) =>
+          c.ret(status),
+        ).emit();
+        c.unreachable();
+      }),
+    );
+  });
+  m.elementSegment(table, PSEUDO.COUNT + inlineCount, outOfLine);
+  const run = emitInterpreter({
+    m,
+    parts,
+    table,
+    handlerType: HANDLER_TYPE,
+    inline: plan.handlers.slice(PSEUDO.COUNT, PSEUDO.COUNT + inlineCount) as HandlerSpec[],
+    blocks,
+    deliverPending: store.func(deliverPending),
+    anomaly: store.func(anomaly),
+  });
+  m.exportFunc("run", run);
+  m.exportFunc("deliverInterrupt", store.func(deliverInterrupt));
+  m.exportFunc("updateMode", store.func(updateMode));
+  m.exportFunc("resetTlb", base.paging.resetTlb);
+  m.exportFunc("flushTlb", base.paging.flushTlb);
+  m.exportFunc("flushBlocks", blocks.flushBlocks);
+  m.exportFunc("invalidateRange", base.invalidateRange);
+  m.exportFunc("walk", base.paging.walk);
+  m.exportFunc("lookup", blocks.lookup);
+  m.exportFunc("decodeBlock", decode);
+  store.writeAll();
+  return { bytes: m.toBytes(), plan };
+}

@@ -1,0 +1,384 @@
+// The engine as the core sees it: one vCPU's memory, an instance of the engine module, and register access from outside.
+
+import {
+  ACTIVITY,
+  ARITHMETIC_FLAGS,
+  CPL,
+  CR0,
+  CR0_BIT,
+  DR6,
+  DR7,
+  FCF,
+  FCW,
+  type Field,
+  FLAG,
+  FRES,
+  FX,
+  GDTR_LIMIT,
+  GPR,
+  IDTR_LIMIT,
+  LDTR,
+  MXCSR,
+  NMI_BLOCKED,
+  PAT,
+  PENDING_ERROR,
+  PENDING_VECTOR,
+  RFLAGS,
+  RIP,
+  SEGMENTS,
+  SHADOW,
+  SREG,
+  STATE_FIELDS,
+  TR,
+  VECTOR_BASE,
+  VECTOR_STRIDE,
+  X87_BASE,
+  XCR0,
+} from "../isa/state.ts";
+import { EVENT as INJECTED } from "../isa/system/events.ts";
+import { INSTRUCTIONS } from "../isa/table.ts";
+import { type Engine, type EngineHost, type EngineStatistics, INJECT, type MemorySlot } from "../vmm/engine.ts";
+import { type Section, StateError } from "../vmm/state.ts";
+import { FEATURE_NAMES } from "./decode-table.ts";
+import { buildEngineModule, IMPORT } from "./engine-module.ts";
+import { INLINE_HANDLERS } from "./inline-handlers.ts";
+import { CPU_MEMORY_SIZE, SLOT_BASE, SLOT_MAX, SLOT_SIZE, TLB_EMPTY_TAG, VAR } from "./layout.ts";
+import { WALK } from "./paging.ts";
+
+/** What of a CPU model the engine needs: feature names (src/isa/features.ts) and the contents of the CPUID table (src/isa/cpuid-table.ts). */
+export interface EngineModel {
+  readonly features: ReadonlySet<string>;
+  readonly cpuidTable: Uint8Array;
+  readonly cpuidTableAddress: number;
+  /** EDX after reset: family, model and stepping (CPUID 1 EAX). */
+  readonly signature: number;
+}
+
+export interface EngineOptions {
+  /** Guest RAM, a page that is nobody's, and the code map behind it. */
+  readonly ram: WebAssembly.Memory;
+  /** Bytes of `ram` that slots may use. */
+  readonly ramBytes: number;
+  readonly slots: readonly MemorySlot[];
+  readonly model: EngineModel;
+  readonly host: EngineHost;
+}
+
+/** Size that the memory of guest RAM needs for `ramBytes` of RAM: behind it a page that is nobody's and the code map. */
+export function ramMemoryBytes(ramBytes: number): number {
+  const { codeMap, ramBits } = ramLayout(ramBytes);
+  return Math.ceil((codeMap + 2 ** (ramBits - 9)) / 65536) * 65536;
+}
+
+function ramLayout(ramBytes: number): { emptyPage: number; codeMap: number; ramBits: number } {
+  const emptyPage = Math.ceil(ramBytes / 65536) * 65536;
+  const ramBits = Math.max(20, Math.ceil(Math.log2(emptyPage + 4096)));
+  return { emptyPage, codeMap: emptyPage + 65536, ramBits };
+}
+
+interface EngineExports {
+  run(): number;
+  deliverInterrupt(vector: number, kind: number): number;
+  updateMode(): void;
+  resetTlb(): void;
+  flushTlb(all: number): void;
+  flushBlocks(): void;
+  invalidateRange(host: number, bytes: number): void;
+  walk(linear: bigint, access: number): [status: number, gpa: bigint, page: number];
+}
+
+const compiled = new Map<string, WebAssembly.Module>();
+
+/** The compiled engine module; made once per process. */
+export function engineModule(): WebAssembly.Module {
+  const key = "engine";
+  let module = compiled.get(key);
+  if (module === undefined) {
+    module = new WebAssembly.Module(buildEngineModule(INSTRUCTIONS, INLINE_HANDLERS, { ramPages: 1 }).bytes);
+    compiled.set(key, module);
+  }
+  return module;
+}
+
+/** Registers that INIT leaves alone (SDM Vol. 3A Table 10-1): everything but what it names. */
+const KEPT_BY_INIT = /^(msr\.|x87\.|tsc\.|mxcsr|xcr0)/;
+
+export class TranslateEngine implements Engine {
+  readonly memory: WebAssembly.Memory;
+  private readonly view: DataView;
+  private readonly exports: EngineExports;
+  private readonly ram: WebAssembly.Memory;
+  private readonly codeMap: number;
+  private readonly model: EngineModel;
+  private retiredBefore = 0;
+  private granted = 0;
+
+  constructor(options: EngineOptions) {
+    const { host } = options;
+    this.ram = options.ram;
+    this.model = options.model;
+    this.memory = new WebAssembly.Memory({ initial: CPU_MEMORY_SIZE / 65536 });
+    this.view = new DataView(this.memory.buffer);
+    const unsigned = (value: number): number => value >>> 0;
+    const imports = {
+      [IMPORT]: {
+        cpu: this.memory,
+        ram: options.ram,
+        portIn: (port: number, bytes: number) => host.portIn(port & 0xffff, bytes),
+        portOut: (port: number, bytes: number, value: number) => host.portOut(port & 0xffff, bytes, unsigned(value)),
+        mmioRead: (low: number, high: number, bytes: number) => host.mmioRead(unsigned(low), unsigned(high), bytes),
+        mmioWrite: (low: number, high: number, bytes: number, value: number) =>
+          host.mmioWrite(unsigned(low), unsigned(high), bytes, unsigned(value)),
+        hostReadMsr: (msr: number) => {
+          const value = host.readMsr(unsigned(msr));
+          return value === undefined ? [0, 0, 0] : [1, value[0] | 0, value[1] | 0];
+        },
+        hostWriteMsr: (msr: number, low: number, high: number) =>
+          host.writeMsr(unsigned(msr), unsigned(low), unsigned(high)) ? 1 : 0,
+        tscNow: () => host.tscNow(),
+        readCr8: () => host.readCr8(),
+        writeCr8: (value: number) => host.writeCr8(value),
+        random32: () => host.random32(),
+        anomaly: (what: number, argument: number) => host.anomaly(what, argument),
+      },
+    };
+    const instance = new WebAssembly.Instance(engineModule(), imports);
+    this.exports = instance.exports as unknown as EngineExports;
+    const { emptyPage, codeMap, ramBits } = ramLayout(options.ramBytes);
+    this.codeMap = codeMap;
+    if (options.ram.buffer.byteLength < ramMemoryBytes(options.ramBytes)) {
+      throw new RangeError("the memory of guest RAM has no room for the code map");
+    }
+    const { view } = this;
+    view.setUint32(VAR.RAM_BITS, ramBits, true);
+    view.setUint32(VAR.TLB_INDEX_MASK, (2 ** (ramBits - 12) - 1) * 8, true);
+    for (let log = 0; log < 5; log++) {
+      const above = BigInt.asUintN(64, -(1n << BigInt(ramBits)));
+      view.setBigUint64(VAR.TLB_MASK + log * 8, above | BigInt((1 << log) - 1), true);
+    }
+    view.setBigUint64(VAR.TLB_EMPTY, TLB_EMPTY_TAG | BigInt(emptyPage), true);
+    view.setUint32(VAR.CODE_MAP, codeMap, true);
+    for (const name of options.model.features) {
+      const bit = FEATURE_NAMES.indexOf(name);
+      if (bit >= 0)
+        view.setUint8(VAR.FEATURES + (bit >> 3), view.getUint8(VAR.FEATURES + (bit >> 3)) | (1 << (bit & 7)));
+    }
+    new Uint8Array(this.memory.buffer).set(options.model.cpuidTable, options.model.cpuidTableAddress);
+    this.setSlots(options.slots);
+    this.reset("power-on");
+    this.exports.flushBlocks();
+    this.exports.resetTlb();
+  }
+
+  run(budget: number): number {
+    this.view.setInt32(VAR.BUDGET, budget, true);
+    this.granted = budget;
+    const reason = this.exports.run();
+    this.retiredBefore += this.granted - this.view.getInt32(VAR.BUDGET, true);
+    this.granted = 0;
+    this.view.setInt32(VAR.BUDGET, 0, true);
+    return reason;
+  }
+
+  requestExit(): void {
+    const left = this.view.getInt32(VAR.BUDGET, true);
+    this.granted -= left;
+    this.view.setInt32(VAR.BUDGET, 0, true);
+  }
+
+  setPendingEvents(events: number): void {
+    this.view.setUint32(VAR.EVENT_PENDING, events, true);
+    if (events !== 0) this.requestExit();
+  }
+
+  canInject(kind: number): boolean {
+    if (this.get(SHADOW) !== 0) return false;
+    if (kind === INJECT.NMI) return this.get(NMI_BLOCKED) === 0;
+    return ((this.get(RFLAGS) as number) & FLAG.IF) !== 0;
+  }
+
+  inject(kind: number, vector: number): boolean {
+    this.set(ACTIVITY, 0);
+    return this.exports.deliverInterrupt(vector, kind === INJECT.NMI ? INJECTED.NMI : INJECTED.EXTERNAL) === 0;
+  }
+
+  get(field: Field): number | bigint {
+    return field.type === "i64" ? this.view.getBigUint64(field.offset, true) : this.view.getUint32(field.offset, true);
+  }
+
+  set(field: Field, value: number | bigint): void {
+    if (field.type === "i64") this.view.setBigUint64(field.offset, BigInt.asUintN(64, BigInt(value)), true);
+    else this.view.setUint32(field.offset, Number(value), true);
+  }
+
+  gpr(number: number): bigint {
+    return this.view.getBigUint64(number * 8, true);
+  }
+
+  setGpr(number: number, value: bigint): void {
+    this.view.setBigUint64(number * 8, BigInt.asUintN(64, value), true);
+  }
+
+  rflags(): number {
+    const result = this.view.getBigInt64(FRES.offset, true);
+    const carries = this.view.getBigInt64(FX.offset, true);
+    const carry = this.view.getUint32(FCF.offset, true);
+    const cf = carry & 1;
+    let parity = Number(BigInt.asUintN(8, result)) ^ ((carry >> 16) & 0xff);
+    parity ^= parity >> 4;
+    parity ^= parity >> 2;
+    parity ^= parity >> 1;
+    return (
+      (this.get(RFLAGS) as number) |
+      (cf * FLAG.CF) |
+      ((parity & 1) === 0 ? FLAG.PF : 0) |
+      (Number(carries & 0x10n) & FLAG.AF) |
+      (result === 0n ? FLAG.ZF : 0) |
+      (Number(result < 0n) !== ((carry >> 8) & 1) ? FLAG.SF : 0) |
+      (Number(carries < 0n) !== cf ? FLAG.OF : 0)
+    );
+  }
+
+  setRflags(value: number): void {
+    const bit = (flag: number): number => ((value & flag) !== 0 ? 1 : 0);
+    const zero = bit(FLAG.ZF);
+    this.set(RFLAGS, ((value & ~ARITHMETIC_FLAGS) | 2) >>> 0);
+    this.set(FRES, 1 - zero);
+    this.set(FX, (BigInt(bit(FLAG.OF) ^ bit(FLAG.CF)) << 63n) | BigInt(value & FLAG.AF));
+    this.set(FCF, bit(FLAG.CF) | (bit(FLAG.SF) << 8) | ((zero ^ bit(FLAG.PF)) << 16));
+  }
+
+  registersChanged(): void {
+    this.exports.updateMode();
+    this.exports.flushTlb(1);
+  }
+
+  reset(kind: "power-on" | "init"): void {
+    const kept = new Map<Field, number | bigint>();
+    if (kind === "init")
+      for (const field of STATE_FIELDS) if (KEPT_BY_INIT.test(field.name)) kept.set(field, this.get(field));
+    const cacheBits = (this.get(CR0) as number) & (CR0_BIT.CD | CR0_BIT.NW);
+    for (const field of STATE_FIELDS) this.set(field, 0);
+    for (let n = 0; n < 16; n++) this.setGpr(n, 0n);
+    this.setGpr(GPR.RDX, BigInt(this.model.signature));
+    this.set(RIP, 0xfff0);
+    this.setRflags(2);
+    this.set(CR0, ((kind === "init" ? cacheBits : CR0_BIT.CD | CR0_BIT.NW) | CR0_BIT.ET) >>> 0);
+    SEGMENTS.forEach(({ selector, attr, limit, base }, n) => {
+      const code = n === SREG.CS;
+      this.set(selector, code ? 0xf000 : 0);
+      this.set(base, code ? 0xffff0000 : 0);
+      this.set(limit, 0xffff);
+      this.set(attr, code ? 0x9b : 0x93);
+    });
+    for (const [table, attr] of [
+      [LDTR, 0x82],
+      [TR, 0x8b],
+    ] as const) {
+      this.set(table.limit, 0xffff);
+      this.set(table.attr, attr);
+    }
+    this.set(GDTR_LIMIT, 0xffff);
+    this.set(IDTR_LIMIT, 0xffff);
+    this.set(DR6, 0xffff0ff0);
+    this.set(DR7, 0x400);
+    this.set(PENDING_VECTOR, 0xffffffff);
+    this.set(PENDING_ERROR, 0xffffffff);
+    this.set(CPL, 0);
+    this.set(ACTIVITY, 0);
+    if (kind === "power-on") {
+      this.set(MXCSR, 0x1f80);
+      this.set(FCW, 0x40);
+      this.set(XCR0, 1);
+      this.set(PAT, 0x0007040600070406n);
+      const bytes = new Uint8Array(this.memory.buffer);
+      bytes.fill(0, VECTOR_BASE, VECTOR_BASE + 16 * VECTOR_STRIDE);
+      bytes.fill(0, X87_BASE, X87_BASE + 8 * 16);
+    }
+    for (const [field, value] of kept) this.set(field, value);
+    this.setPendingEvents(0);
+    this.registersChanged();
+  }
+
+  memoryWritten(host: number, length: number): void {
+    const map = new BigUint64Array(this.ram.buffer, this.codeMap);
+    for (let at = host; at < host + length; ) {
+      const end = Math.min(host + length, Math.floor(at / 4096) * 4096 + 4096);
+      if (map[Math.floor(at / 4096)] !== 0n) this.exports.invalidateRange(at, end - at);
+      at = end;
+    }
+  }
+
+  setSlots(slots: readonly MemorySlot[]): void {
+    if (slots.length > SLOT_MAX) throw new RangeError(`${slots.length} memory slots are more than ${SLOT_MAX}`);
+    const { view } = this;
+    slots.forEach((slot, n) => {
+      const at = SLOT_BASE + n * SLOT_SIZE;
+      view.setBigUint64(at, BigInt(slot.gpa), true);
+      view.setBigUint64(at + 8, BigInt(slot.gpa + slot.length), true);
+      view.setUint32(at + 16, slot.host, true);
+      view.setUint32(at + 20, slot.writable ? 1 : 0, true);
+    });
+    view.setUint32(VAR.SLOT_COUNT, slots.length, true);
+    // The shortcut for low RAM covers the slot that maps 1 MiB to itself.
+    const mib = 0x100000;
+    const low = slots.find(
+      (slot) => slot.gpa <= mib && slot.gpa + slot.length > mib && slot.host === slot.gpa && slot.writable,
+    );
+    view.setUint32(VAR.LOW_RAM_END, low === undefined ? mib : low.gpa + low.length, true);
+    this.exports.flushTlb(1);
+  }
+
+  translate(linear: bigint): number {
+    const [status, gpa] = this.exports.walk(linear, WALK.PROBE | WALK.IMPLICIT);
+    return status === 0 ? Number(gpa) : -1;
+  }
+
+  retired(): number {
+    return this.retiredBefore;
+  }
+
+  statistics(): EngineStatistics {
+    const read = (at: number): number => this.view.getUint32(at, true);
+    return {
+      retired: this.retired(),
+      blockLookups: read(VAR.COUNT_LOOKUPS),
+      instructionsDecoded: read(VAR.COUNT_DECODED),
+      pagesInvalidated: read(VAR.COUNT_INVALIDATED),
+      pageWalks: read(VAR.COUNT_WALKS),
+      pageFaults: read(VAR.COUNT_FAULTS),
+      tlbFlushes: read(VAR.COUNT_TLB_FLUSHES),
+      codeFlushes: read(VAR.COUNT_ARENA_FLUSHES),
+    };
+  }
+
+  save(): Section {
+    const fields: { [name: string]: number | bigint | Uint8Array } = {};
+    for (let n = 0; n < 16; n++) fields[`gpr${n}`] = this.gpr(n);
+    for (const field of STATE_FIELDS) if (field.saved) fields[field.name] = this.get(field);
+    const bytes = new Uint8Array(this.memory.buffer);
+    fields.vectors = bytes.slice(VECTOR_BASE, VECTOR_BASE + 16 * VECTOR_STRIDE);
+    fields.x87 = bytes.slice(X87_BASE, X87_BASE + 8 * 16);
+    return { kind: "vcpu", version: 1, fields };
+  }
+
+  restore(section: Section): void {
+    if (section.kind !== "vcpu" || section.version !== 1) {
+      throw new StateError(
+        `section ${section.kind} version ${section.version} is no vCPU state that this program reads`,
+      );
+    }
+    const take = (name: string): unknown => {
+      const value = section.fields[name];
+      if (value === undefined) throw new StateError(`field vcpu.${name} is missing`);
+      return value;
+    };
+    for (let n = 0; n < 16; n++) this.setGpr(n, BigInt(take(`gpr${n}`) as bigint));
+    for (const field of STATE_FIELDS) if (field.saved) this.set(field, take(field.name) as number | bigint);
+    const bytes = new Uint8Array(this.memory.buffer);
+    bytes.set((take("vectors") as Uint8Array).subarray(0, 16 * VECTOR_STRIDE), VECTOR_BASE);
+    bytes.set((take("x87") as Uint8Array).subarray(0, 8 * 16), X87_BASE);
+    this.setPendingEvents(0);
+    this.registersChanged();
+  }
+}

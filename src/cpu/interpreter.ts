@@ -1,0 +1,191 @@
+// The interpreter's main loop: executes the records of a block, the most frequent instructions inline behind one `br_table`, all others as
+// functions behind one `call_indirect` (the structure that was fastest at full size: docs/architecture.md, "The interpreter").
+
+import { EXIT } from "../isa/exit.ts";
+import { PENDING_ERROR, PENDING_VECTOR, RIP, RIP_BASE, VECTOR } from "../isa/state.ts";
+import type { Label } from "../wasm/code.ts";
+import type { FuncRef, FuncType, ModuleBuilder, TableRef } from "../wasm/module.ts";
+import type { Val } from "../wasm/value.ts";
+import type { BlockFuncs } from "./blocks.ts";
+import { PSEUDO } from "./decoder.ts";
+import { HelperEnv } from "./env.ts";
+import type { HandlerSpec } from "./handlers.ts";
+import { type InterpreterParts, InterpreterSemantics } from "./interpreter-semantics.ts";
+import { BLOCK, RECORD, TAIL, VAR } from "./layout.ts";
+import { STATUS } from "./status.ts";
+
+export interface InterpreterOptions {
+  readonly m: ModuleBuilder;
+  readonly parts: InterpreterParts;
+  readonly table: TableRef;
+  readonly handlerType: FuncType;
+  readonly inline: readonly HandlerSpec[];
+  readonly blocks: BlockFuncs;
+  readonly deliverPending: FuncRef;
+  readonly anomaly: FuncRef;
+}
+
+/** () -> EXIT reason. Runs from the RIP field until the budget is used up or something needs the host. */
+export function emitInterpreter(options: InterpreterOptions): FuncRef {
+  const { m, parts, blocks } = options;
+  const { cpu } = parts;
+  return m.func("run", [], ["i32"], (c) => {
+    const x = new HelperEnv(c, parts, false);
+    const record = c.local("i32");
+    const status = c.local("i32");
+    const link = c.local("i32");
+    const lowBits = (): Val => cpu.ld16u(record, RECORD.PLACE).and(0xfff).zx();
+    const setRip = (): void => x.put(RIP, x.get(RIP_BASE).add(lowBits()).and(cpu.ld64(0, VAR.RIP_MASK)));
+
+    c.set(record, c.call(blocks.lookup));
+    c.loop((enter) => {
+      c.if(
+        record.eqz(),
+        () => {
+          c.if(x.get(PENDING_VECTOR).ltS(0), () => c.ret(cpu.ld32(0, VAR.EXIT_REASON)));
+          // Delivery counts, so that a guest which only faults still gives way.
+          c.st32(cpu, 0, cpu.ld32(0, VAR.BUDGET).sub(1), VAR.BUDGET);
+          c.st32(cpu, 0, 0, VAR.STEP);
+          c.if(c.call(options.deliverPending), () => c.ret(EXIT.SHUTDOWN));
+          c.set(record, c.call(blocks.lookup));
+          c.br(enter);
+        },
+        undefined,
+        "unlikely",
+      );
+      const budget = c.let(cpu.ld32(0, VAR.BUDGET));
+      c.if(
+        budget.leS(0),
+        () => {
+          setRip();
+          c.ret(EXIT.BUDGET);
+        },
+        undefined,
+        "unlikely",
+      );
+      c.st32(cpu, 0, budget.sub(cpu.ld32(record.sub(BLOCK.SIZE - BLOCK.COUNT))), VAR.BUDGET);
+      c.block((followLink) => {
+        c.block((byStatus) => {
+          c.loop((dispatch) => {
+            c.block((outOfLine) => {
+              const bodies: (() => void)[] = [];
+              bodies[PSEUDO.UNDEFINED] = () => {
+                x.put(PENDING_VECTOR, VECTOR.UD);
+                x.put(PENDING_ERROR, -1);
+                c.set(status, STATUS.FAULT);
+                c.br(byStatus);
+              };
+              bodies[PSEUDO.STALE] = () => {
+                setRip();
+                c.set(record, c.call(blocks.lookupAgain));
+                c.br(enter);
+              };
+              bodies[PSEUDO.FALL_THROUGH] = () => {
+                c.set(link, record.add(TAIL.NOT_TAKEN));
+                c.br(followLink);
+              };
+              bodies[PSEUDO.TOO_LONG] = () => {
+                x.put(PENDING_VECTOR, VECTOR.GP);
+                x.put(PENDING_ERROR, 0);
+                c.set(status, STATUS.FAULT);
+                c.br(byStatus);
+              };
+              for (const spec of options.inline) {
+                bodies.push(() => {
+                  const leave = (how: number | Val): void => {
+                    if (how === STATUS.DONE) {
+                      c.set(record, record.add(RECORD.SIZE));
+                      c.br(dispatch);
+                    } else if (how === STATUS.TAKEN || how === STATUS.NOT_TAKEN) {
+                      c.set(link, record.add(how === STATUS.TAKEN ? TAIL.TAKEN : TAIL.NOT_TAKEN));
+                      c.br(followLink);
+                    } else if (typeof how === "number") {
+                      c.set(status, how);
+                      c.br(byStatus);
+                    } else {
+                      // A conditional jump: the link is chosen without a branch.
+                      c.set(
+                        link,
+                        record.add(how.sub(STATUS.NOT_TAKEN).mul(TAIL.TAKEN - TAIL.NOT_TAKEN)).add(TAIL.NOT_TAKEN),
+                      );
+                      c.br(followLink);
+                    }
+                  };
+                  c.scope(() =>
+                    new InterpreterSemantics(
+                      c,
+                      parts,
+                      record,
+                      spec.row,
+                      spec.opcode,
+                      spec.size,
+                      spec.form,
+                      leave,
+                    ).emit(),
+                  );
+                });
+              }
+              const labels: Label[] = [];
+              const open = (k: number): void => {
+                if (k < 0) {
+                  c.brTable(cpu.ld16u(record, RECORD.HANDLER), labels, outOfLine);
+                  return;
+                }
+                c.block((label) => {
+                  labels[k] = label;
+                  open(k - 1);
+                });
+                bodies[k]();
+              };
+              open(bodies.length - 1);
+            });
+            c.set(
+              status,
+              c.callIndirect(options.table, options.handlerType, cpu.ld16u(record, RECORD.HANDLER), [record])[0],
+            );
+            c.brIf(byStatus, status, "unlikely");
+            c.set(record, record.add(RECORD.SIZE));
+            c.br(dispatch);
+          });
+        });
+        c.switch(
+          status,
+          [
+            [
+              [STATUS.FAULT],
+              () => {
+                setRip();
+                c.set(record, 0);
+                c.br(enter);
+              },
+            ],
+            [
+              [STATUS.LOOKUP],
+              () => {
+                c.set(record, c.call(blocks.lookup));
+                c.br(enter);
+              },
+            ],
+            [[STATUS.EXIT], () => c.ret(cpu.ld32(0, VAR.EXIT_REASON))],
+          ],
+          () => undefined,
+        );
+        c.set(link, record.add(status.sub(STATUS.NOT_TAKEN).mul(TAIL.TAKEN - TAIL.NOT_TAKEN)).add(TAIL.NOT_TAKEN));
+      });
+      c.st32(cpu, link, cpu.ld32(link, TAIL.LINK_COUNT).add(1), TAIL.LINK_COUNT);
+      const next = c.let(cpu.ld32(link));
+      c.if(
+        next,
+        () => {
+          c.set(record, next);
+          c.br(enter);
+        },
+        undefined,
+        "likely",
+      );
+      c.set(record, c.call(blocks.follow, record, link));
+      c.br(enter);
+    });
+    c.unreachable();
+  });
+}
