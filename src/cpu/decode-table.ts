@@ -70,10 +70,10 @@ export function parseRow(instruction: Instruction, text: string): Row {
   if (tokens.length > 1 && tokens[0] === "0F") {
     tokens.shift();
     map = 1;
-    const escape = ["38", "3A"].indexOf(tokens[0]);
-    if (escape >= 0 && tokens.length > 1 && /^[0-9A-F]{2}/.test(tokens[1])) {
+    const escaped = ["38", "3A"].indexOf(tokens[0]);
+    if (escaped >= 0 && tokens.length > 1 && /^[0-9A-F]{2}/.test(tokens[1])) {
       tokens.shift();
-      map = 2 + escape;
+      map = 2 + escaped;
     }
   }
   const opcodeMatch = /^([0-9A-F]{2})(\+r|\+cc)?$/.exec(tokens.shift() ?? "");

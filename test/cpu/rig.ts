@@ -124,7 +124,9 @@ export class Rig {
       0x00009b000000ffffn, // 48 code16
       0x000093000000ffffn, // 50 data16
     ];
-    descriptors.forEach((d, n) => view.setBigUint64(AT.GDT + n * 8, d, true));
+    descriptors.forEach((d, n) => {
+      view.setBigUint64(AT.GDT + n * 8, d, true);
+    });
     view.setBigUint64(AT.TSS + 4, BigInt(AT.EXCEPTION_STACK_TOP), true);
     for (let vector = 0; vector < 256; vector++) {
       const handler = AT.HANDLERS + vector * 16;
