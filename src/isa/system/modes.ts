@@ -10,7 +10,6 @@ import {
   EFER_BIT,
   FLAG,
   RFLAGS,
-  SEG_ATTR,
   SEGMENTS,
   type SegmentFields,
   SREG,
@@ -72,5 +71,3 @@ export function wrapLinear(x: Env, linear: Val): Val {
 export function iopl(x: Env): Val {
   return x.get(RFLAGS).bits(12, 2);
 }
-
-export const ATTR_PRESENT = SEG_ATTR.P;
