@@ -206,7 +206,7 @@ const NO_OPERATION: Instruction = {
   // all are no operation here. 0F 0D is PREFETCHW (SDM Vol. 2B), its other forms hints of the same kind.
   name: "NOP",
   rows: [
-    "0F 0D /r: Ev",
+    "0F 0D /r: Mb",
     "0F 18 /r: Ev",
     "0F 19 /r: Ev",
     "0F 1A /r: Ev",
