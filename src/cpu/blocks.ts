@@ -299,6 +299,8 @@ export function emitBlocks(
   const special = m.func("beforeBlock", [], ["i32"], (c) => {
     const x = env(c);
     const { cpu } = x;
+    // A task switch that left an exception in the new task's context (src/isa/system/task.ts).
+    c.if(x.get(PENDING_VECTOR).geS(0), () => c.ret(1));
     c.if(cpu.ld32(0, VAR.STEP), () => {
       // Trap after the instruction that ran with TF set (SDM Vol. 3B 18.3.1.4).
       c.st32(cpu, 0, 0, VAR.STEP);

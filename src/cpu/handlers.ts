@@ -43,14 +43,14 @@ function formsOf(row: Row): readonly (readonly [form: number, served: number])[]
   return forms;
 }
 
-/** What two rows must have in common to share a handler. */
-function signature(row: Row, opcode: number): string {
+/** What two rows must have in common to share a handler. `description` is the number of the instruction that they belong to. */
+function signature(row: Row, opcode: number, description: number): string {
   const operands = row.operands.map((operand) => {
     const { kind, size, fixed, signed } = operand;
     if (kind === "I") return signed || size === "z" ? "I" : `I${size}`;
     return `${kind}${size}${fixed}`;
   });
-  return `${row.instruction.name} ${row.opcodes === 16 ? opcode & 15 : ""} ${operands.join(",")} ${row.mod}`;
+  return `${description} ${row.opcodes === 16 ? opcode & 15 : ""} ${operands.join(",")} ${row.mod}`;
 }
 
 /**
@@ -69,7 +69,7 @@ export function planHandlers(
   const specs: HandlerSpec[] = [];
   const byKey = new Map<string, { number: number; usage: Usage }>();
   const pending: { variants: Uint16Array; at: number; index: number }[] = [];
-  for (const instruction of instructions) {
+  for (const [description, instruction] of instructions.entries()) {
     for (const text of instruction.rows) {
       const row = parseRow(instruction, text);
       const count = row.opcodes === 16 ? 16 : 1;
@@ -83,7 +83,7 @@ export function planHandlers(
           falls: false,
         };
         entries.push(entry);
-        const base = signature(row, opcode);
+        const base = signature(row, opcode, description);
         for (const [form, served] of formsOf(row)) {
           for (const size of rowSizes(row)) {
             // 64-bit operands exist in 64-bit code only, and flat forms serve only that.

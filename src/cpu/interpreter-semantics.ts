@@ -170,6 +170,8 @@ export class InterpreterSemantics extends EnvBase implements Sem {
     if (kind === "fixed") return c.let(this.gpr(operand.fixed, this.intBits(n)));
     if (kind === "one") return i32(1);
     if (kind === "I" || kind === "J") return c.let(this.readImmediate(n, operand));
+    // The offset of a far pointer; its selector is the immediate.
+    if (kind === "A") return c.let(this.cpu.ld32(this.record, RECORD.DISP));
     if ("SCD".includes(kind)) return this.registerNumber(n);
     const address = this.registerAddress(operand);
     if (this.isVector(operand)) {

@@ -12,6 +12,7 @@ import { MULTIPLY } from "./integer/multiply.ts";
 import { SHIFT } from "./integer/shift.ts";
 import { STACK } from "./integer/stack.ts";
 import { STRING } from "./integer/string.ts";
+import { SYSTEM } from "./system/system.ts";
 
 const INTEGER: InstructionGroup = [
   ...MOVE,
@@ -26,4 +27,4 @@ const INTEGER: InstructionGroup = [
   ...BOUND,
 ];
 
-export const INSTRUCTIONS: InstructionGroup = [...INTEGER];
+export const INSTRUCTIONS: InstructionGroup = [...INTEGER, ...SYSTEM];

@@ -30,7 +30,7 @@ import {
 } from "./events.ts";
 import { CS, isVirtual8086, SS, wrapLinear } from "./modes.ts";
 import { framePush } from "./stack.ts";
-import { TASK_REASON, taskSwitch } from "./task.ts";
+import { holdPending, TASK_REASON, taskSwitch } from "./task.ts";
 
 const GATE_TYPE = { TASK: 5, INTERRUPT16: 6, TRAP16: 7, INTERRUPT32: 0xe, TRAP32: 0xf } as const;
 
@@ -90,6 +90,7 @@ function throughTaskGate(x: Env, selector: Val, ext: Val, kind: Val, vector: Val
   c.if(error.geS(0).and(x.get(PENDING_VECTOR).ltS(0)), () => {
     c.drop(x.attempt(pushTaskError, select(x.get(TR.attr).and(8), i32(4), 2), error));
   });
+  holdPending(x);
 }
 
 /** Vector, kind (EVENT), error code or -1, RIP to return to. Sets the RIP field. */

@@ -20,6 +20,7 @@ import {
   RIP,
   SEG_ATTR,
   SEGMENTS,
+  SHADOW,
   SREG,
   TR,
   VECTOR,
@@ -43,6 +44,14 @@ import {
 } from "./descriptors.ts";
 import { CS, SS, wrapLinear } from "./modes.ts";
 import { RFLAGS_BITS, setRflags } from "./rflags.ts";
+
+/** Interrupt shadow of a task that starts with an exception pending: makes the run loop look at it before anything else. */
+const SHADOW_PENDING = 4;
+
+/** Has the exception that a task switch left pending, if any, delivered before the new task's first instruction. */
+export function holdPending(x: Env): void {
+  x.c.if(x.get(PENDING_VECTOR).geS(0), () => x.put(SHADOW, SHADOW_PENDING));
+}
 
 /** What caused the switch: JMP, CALL, IRET with NT, or an event through a task gate. */
 export const TASK_REASON = { JUMP: 0, CALL: 1, RETURN: 2, EVENT: 3 } as const;
@@ -281,7 +290,10 @@ export const taskSwitch = faultingHelper(
       });
     });
     x.invoke(updateMode);
-    c.if(failed, () => x.done());
+    c.if(failed, () => {
+      holdPending(x);
+      x.done();
+    });
     c.if(x.attempt(loadTaskSegments, ext).eqz(), () => {
       c.if(task.trap, () => {
         x.put(DR6, x.get(DR6).or(DR6_BT));
@@ -289,6 +301,7 @@ export const taskSwitch = faultingHelper(
         x.put(PENDING_ERROR, -1);
       });
     });
+    holdPending(x);
     x.invoke(updateMode);
     x.done();
   },
