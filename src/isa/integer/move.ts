@@ -5,7 +5,7 @@ import { i32, select, type Val } from "../../wasm/value.ts";
 import type { Instruction, InstructionGroup } from "../instruction.ts";
 import { addressMask, segmentAddress } from "../segmentation.ts";
 import type { Bits, Sem } from "../semantics.ts";
-import { ARITHMETIC_FLAGS, FLAG, GPR, RFLAGS, TSC_AUX, VECTOR } from "../state.ts";
+import { ARITHMETIC_FLAGS, FLAG, GPR, RFLAGS, VECTOR } from "../state.ts";
 
 /** Zero extension to an operand of `bits` bits. */
 export function zeroExtendTo(bits: Bits | 128, value: Val): Val {
@@ -229,8 +229,6 @@ const HINTS: InstructionGroup = [
   { name: "CLFLUSH", rows: ["NP 0F AE /7: Mb"], feature: "clflush", semantics: flush },
   { name: "CLFLUSHOPT", rows: ["66 0F AE /7: Mb"], feature: "clflushopt", semantics: flush },
   { name: "CLWB", rows: ["66 0F AE /6: Mb"], feature: "clwb", semantics: flush },
-  // The register has the width of the mode; IA32_TSC_AUX has 32 bits, so a 32-bit write does for both.
-  { name: "RDPID", rows: ["F3 0F C7 /7: Rd"], feature: "rdpid", semantics: (x) => x.write(0, x.get(TSC_AUX).wrap()) },
   { name: "UD0", rows: ["0F FF /r: Gv, Ev"], semantics: undefinedOpcode },
   { name: "UD1", rows: ["0F B9 /r: Gv, Ev"], semantics: undefinedOpcode },
   { name: "UD2", rows: ["0F 0B"], semantics: undefinedOpcode },

@@ -63,7 +63,9 @@ test("a target beyond the limit of the code segment faults at the branch", () =>
   m.segment(SREG.CS, 0xc09b, 0x1fffff);
   m.set({ [RBX]: 0x200000 }).run([0xff, 0xd3]);
   assert.deepEqual(m.caught, { vector: 13, error: 0, rip: CODE, rsp: AT.STACK_TOP });
-  m.compatible().segment(SREG.CS, 0xc09b, 0x1fffff).set({ [RSP]: AT.STACK_TOP });
+  m.compatible()
+    .segment(SREG.CS, 0xc09b, 0x1fffff)
+    .set({ [RSP]: AT.STACK_TOP });
   // call to 0x200000 + 0x10
   m.run([0xe8, ...le32(0x200010 - CODE - 5)]);
   assert.deepEqual(m.caught, { vector: 13, error: 0, rip: CODE, rsp: AT.STACK_TOP });
@@ -111,7 +113,9 @@ test("LOOP and JCXZ count at the address size", () => {
     [0xe0, FLAG.ZF, 6n],
     [0xe0, 0, 0n],
   ] as const) {
-    m.flags(f).set({ [RCX]: 7 }).run([opcode, 0xfe]);
+    m.flags(f)
+      .set({ [RCX]: 7 })
+      .run([opcode, 0xfe]);
     assert.equal(m.gpr(RCX), left, `${opcode.toString(16)} flags ${f}`);
   }
   // With a 16-bit address size only CX changes.
