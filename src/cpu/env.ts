@@ -333,7 +333,13 @@ export abstract class EnvBase implements Env {
   }
 
   setSomeFlags(mask: number, image: Val): void {
-    if ((mask & ARITHMETIC_FLAGS) === ARITHMETIC_FLAGS) this.setArithmeticFlags(image);
+    if (mask === (FLAG.CF | FLAG.OF)) {
+      // Rotates: the result that ZF, SF and PF come from stays, and with it most of the work.
+      const flags = this.c.let(image);
+      const carries = flags.bits(11, 1).xor(flags).zx().shl(63);
+      const kept = this.fx().and(FLAG.AF);
+      this.setFlags(this.fres(), kept.or(carries), this.fcf().and(~1).or(flags.and(1)));
+    } else if ((mask & ARITHMETIC_FLAGS) === ARITHMETIC_FLAGS) this.setArithmeticFlags(image);
     else this.setArithmeticFlags(this.arithmeticFlags().and(~mask).or(image.and(mask)));
   }
 
