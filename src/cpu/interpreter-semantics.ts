@@ -134,6 +134,9 @@ export class InterpreterSemantics extends EnvBase implements Sem {
         return 128;
       case "y":
         return this.opsize === 64 ? 64 : 32;
+      case "z":
+        // An immediate is sign-extended to the operand size.
+        return kind === "E" && this.opsize === 64 ? 32 : this.opsize;
       default:
         return kind === "C" || kind === "D" || kind === "S" ? 32 : this.opsize;
     }
@@ -301,10 +304,10 @@ export class InterpreterSemantics extends EnvBase implements Sem {
     return this.addressFor(n, false);
   }
 
-  addressAt(n: number, displacement: Operand, bytes: number): Val {
+  addressAt(n: number, displacement: Operand, bytes: number, write = false): Val {
     if (!this.isMemory(n))
       throw new Error(`${this.row.instruction.name} row "${this.row.text}": operand ${n} is no memory operand here`);
-    return this.computeAddress(n, displacement, bytes, false);
+    return this.computeAddress(n, displacement, bytes, write);
   }
 
   effectiveAddress(n: number): Val {

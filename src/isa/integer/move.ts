@@ -65,7 +65,7 @@ const MOVES: InstructionGroup = [
   },
   {
     name: "MOVSXD",
-    rows: ["63 /r: Gv, Ed ; o64"],
+    rows: ["63 /r: Gv, Ez ; o64"],
     hot: true,
     semantics: (x) => x.write(0, signExtendTo(x.bits(0), x.bits(1), x.read(1))),
   },

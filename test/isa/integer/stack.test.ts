@@ -137,3 +137,16 @@ test("in virtual-8086 mode PUSHF and POPF need IOPL 3", () => {
     assert.equal(Number(m.engine.get(PENDING_VECTOR)) === 0xffffffff || faults, true);
   }
 });
+
+test("a read-modify-write or POP through a read-only segment faults before anything changes", () => {
+  for (const code of [
+    [0x8f, 0x03], // pop [ebx]
+    [0x0f, 0xab, 0x0b], // bts [ebx], ecx
+    [0x0f, 0xc7, 0x0b], // cmpxchg8b [ebx]
+    [0x01, 0x0b], // add [ebx], ecx
+  ]) {
+    const m = new Machine().compatible().segment(SREG.DS, 0xc091, 0xffffffff);
+    m.set({ [RBX]: AT.DATA, [RCX]: 1 }).run(code);
+    assert.deepEqual([m.caught?.vector, m.caught?.rip, m.caught?.rsp], [13, CODE, AT.STACK_TOP], code.join(" "));
+  }
+});
