@@ -179,11 +179,13 @@ function comparison(f: Format): Helper {
       const { c } = x;
       const magA = c.local("i64", magnitude(f, a));
       const magB = c.local("i64", magnitude(f, b));
-      const signalling = isSignalling(f, magA).or(isSignalling(f, magB));
-      c.if(isNan(f, magA).or(isNan(f, magB)), () => x.done(a, b, signalling.or(quietToo)));
+      const signalling = c.let(isSignalling(f, magA).or(isSignalling(f, magB)));
+      const nan = c.let(isNan(f, magA).or(isNan(f, magB)));
       const flags = c.local("i32", 0);
       denormalOperand(c, f, magA, mxcsr, flags);
       denormalOperand(c, f, magB, mxcsr, flags);
+      // A NaN comes before a denormal operand, but does not keep the other operand from being taken as zero.
+      c.if(nan, () => c.set(flags, signalling.or(quietToo)));
       x.done(a.and(f.sign).or(magA), b.and(f.sign).or(magB), flags);
     },
   );
