@@ -30,6 +30,8 @@ export const GPR = {
   R15: 15,
 } as const;
 export const GPR_COUNT = 16;
+/** Physical address width, reported by CPUID 80000008H; higher bits in paging structures are reserved. */
+export const MAXPHYADDR = 46;
 /** Eight bytes that always read as zero: the base or index of an address that has none. */
 export const ZERO_OFFSET = 128;
 
@@ -162,6 +164,8 @@ export const MTRR_FIXED: readonly Field[] = Array.from({ length: 11 }, (_, n) =>
 export const MTRR_VARIABLE: readonly Field[] = Array.from({ length: 16 }, (_, n) =>
   field(`msr.mtrrVariable${n}`, "i64"),
 );
+
+export const SPEC_CTRL = field("msr.specCtrl", "i64");
 
 if (next > VECTOR_BASE) throw new Error("the register file has grown into the vector registers");
 

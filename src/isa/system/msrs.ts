@@ -14,6 +14,7 @@ import {
   PAT,
   SEGMENTS,
   SFMASK,
+  SPEC_CTRL,
   SREG,
   STAR,
   SYSENTER_CS,
@@ -68,6 +69,8 @@ export const STORED_MSRS: readonly StoredMsr[] = [
   stored(0xc0000083, "CSTAR", CSTAR, 0n, "canonical"),
   stored(0xc0000084, "FMASK", SFMASK, above(32)),
   stored(0xc0000103, "TSC_AUX", TSC_AUX, above(32)),
+  // IBRS, STIBP and SSBD: there is no speculation to restrict, the bits are remembered.
+  stored(0x48, "SPEC_CTRL", SPEC_CTRL, ALL & ~0x7n),
   stored(0x174, "SYSENTER_CS", SYSENTER_CS),
   stored(0x175, "SYSENTER_ESP", SYSENTER_ESP, 0n, "canonical"),
   stored(0x176, "SYSENTER_EIP", SYSENTER_EIP, 0n, "canonical"),
@@ -81,6 +84,13 @@ export const STORED_MSRS: readonly StoredMsr[] = [
       : stored(0x200 + n, `MTRR_PHYSMASK${(n - 1) / 2}`, field, above(MAXPHYADDR) | 0x7ffn),
   ),
 ];
+
+/** What this processor is not subject to, so that kernels leave their countermeasures out (SDM Vol. 4 table 2-2, 10AH): RDCL_NO, IBRS_ALL,
+ *  SKIP_L1DFL_VMENTRY, SSB_NO, MDS_NO, IF_PSCHANGE_MC_NO, TAA_NO, SBDR_SSDP_NO, FBSDP_NO, PSDP_NO, BHI_NO, PBRSB_NO, GDS_NO, RFDS_NO, ITS_NO. */
+const ARCH_CAPABILITIES = [0, 1, 3, 4, 5, 6, 8, 13, 14, 15, 20, 24, 26, 27, 62].reduce(
+  (bits, bit) => bits | (1n << BigInt(bit)),
+  0n,
+);
 
 /** Registers that always read the same. Writing raises #GP(0), or does nothing where `writable`. */
 export interface ConstantMsr {
@@ -101,6 +111,8 @@ export const CONSTANT_MSRS: readonly ConstantMsr[] = [
   // The Pentium's machine check address and type.
   { number: 0x0, name: "P5_MC_ADDR", value: 0n, writable: true },
   { number: 0x1, name: "P5_MC_TYPE", value: 0n, writable: true },
+  { number: 0x49, name: "PRED_CMD", value: 0n, writable: true },
+  { number: 0x10a, name: "ARCH_CAPABILITIES", value: ARCH_CAPABILITIES, writable: false },
   { number: 0x1d9, name: "DEBUGCTL", value: 0n, writable: true },
 ];
 
