@@ -274,12 +274,14 @@ export function encodeEntry(entry: Entry, variantsAt: number): Uint8Array {
   const bytes = new Uint8Array(ENTRY.SIZE);
   const a = row.operands.find(operandInA);
   const b = row.operands.find(operandInB);
+  // LOCK is for memory destinations (SDM Vol. 2A LOCK).
+  const destination = row.operands[0]?.kind;
   const feature = row.instruction.feature;
   const featureBit = feature === undefined ? 255 : FEATURE_NAMES.indexOf(feature);
   if (featureBit < 0) throw new Error(`${row.instruction.name}: feature ${feature} is not in the table of features`);
   bytes[ENTRY.FLAGS] =
     (row.modrm ? ENTRY_FLAG.MODRM : 0) |
-    (row.instruction.lock === true ? ENTRY_FLAG.LOCK : 0) |
+    (row.instruction.lock === true && (destination === "E" || destination === "M") ? ENTRY_FLAG.LOCK : 0) |
     (row.options.has("i64") ? ENTRY_FLAG.NOT_64 : 0) |
     (row.options.has("o64") ? ENTRY_FLAG.ONLY_64 : 0) |
     (entry.ends ? ENTRY_FLAG.END : 0) |

@@ -1,0 +1,59 @@
+// `npm run oracle [-- OPTIONS]`: the full comparison with the host CPU, two million cases by default.
+//   --cases N      how many at least          --seed N      another run
+//   --only NAMES   mnemonics, by comma        --reports N   differences shown for each instruction
+
+import { parseArgs } from "node:util";
+import { INSTRUCTIONS } from "../../src/isa/table.ts";
+import { hostUnable } from "./host-runner.ts";
+import { plansOf } from "./plan.ts";
+import { runSession } from "./session.ts";
+
+const { values } = parseArgs({
+  options: {
+    cases: { type: "string", default: "2000000" },
+    seed: { type: "string", default: "1" },
+    only: { type: "string" },
+    reports: { type: "string", default: "2" },
+  },
+});
+const unable = hostUnable();
+if (unable !== undefined) {
+  console.error(`oracle: the host can't run the cases: ${unable}`);
+  process.exit(1);
+}
+const only = values.only?.split(",");
+const plans = plansOf(INSTRUCTIONS).filter(({ row }) => only === undefined || only.includes(row.instruction.name));
+if (plans.length === 0) {
+  console.error("oracle: no instruction has that name");
+  process.exit(1);
+}
+const rounds = Math.ceil(Number(values.cases) / plans.length);
+console.log(`${plans.length} kinds of cases, ${rounds} cases each`);
+const start = performance.now();
+let shown = start;
+const outcome = await runSession({
+  plans,
+  rounds,
+  seed: Number(values.seed),
+  reportsEach: Number(values.reports),
+  progress: ({ cases, differing }) => {
+    const now = performance.now();
+    if (now - shown < 10_000) return;
+    shown = now;
+    console.log(`${cases} cases, ${differing} differ, ${Math.round(cases / ((now - start) / 1000))} a second`);
+  },
+});
+for (const report of outcome.reports) console.log(`\n${report}`);
+console.log("");
+const names = [...outcome.byInstruction].sort(([a], [b]) => (a < b ? -1 : 1));
+console.log(
+  names
+    .map(([name, { cases, differing }]) => `${name} ${cases}${differing > 0 ? ` (${differing} differ)` : ""}`)
+    .join(", "),
+);
+const bad = names.filter(([, { differing }]) => differing > 0);
+console.log(
+  `\n${outcome.cases} cases in ${Math.round((performance.now() - start) / 1000)} s, ${outcome.differing} differ`,
+);
+if (bad.length > 0) console.log(`differing: ${bad.map(([name, { differing }]) => `${name} ${differing}`).join(", ")}`);
+process.exitCode = outcome.differing === 0 ? 0 : 1;

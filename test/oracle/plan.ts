@@ -1,0 +1,119 @@
+// What the oracle covers: every row of the instruction table in 64- and 32-bit code, each operand size, register and memory form;
+// and what it leaves out, each with its reason.
+
+import { OPSIZE, opsizePolicy, parseRow, type Row } from "../../src/cpu/decode-table.ts";
+import type { Instruction } from "../../src/isa/instruction.ts";
+
+export type Mode = 32 | 64;
+export type Form = "register" | "memory" | "none";
+
+/** One kind of case: a row in a mode with an operand size and a form. */
+export interface Plan {
+  readonly row: Row;
+  readonly mode: Mode;
+  /** Operand size attribute in bits; 8 where it is fixed. */
+  readonly size: number;
+  readonly form: Form;
+}
+
+/** Instructions that a process can't run natively for comparison, by mnemonic. */
+const LEFT_OUT: { readonly [name: string]: string } = {
+  SYSCALL: "enters the host's kernel",
+  SYSENTER: "enters the host's kernel",
+  INT: "enters the host's kernel",
+  INT3: "ends each case",
+  INT1: "indistinguishable from a single step",
+  IRET: "tested by kernels of our own",
+  RDTSC: "not deterministic",
+  RDTSCP: "not deterministic",
+  RDPMC: "depends on the host's CR4",
+  RDRAND: "not deterministic",
+  RDSEED: "not deterministic",
+  RDPID: "depends on the host's processor",
+  CPUID: "reports another processor",
+  XGETBV: "reports the host's XCR0",
+  SGDT: "emulated by Linux where UMIP is on",
+  SIDT: "emulated by Linux where UMIP is on",
+  SMSW: "emulated by Linux where UMIP is on",
+  SLDT: "emulated by Linux where UMIP is on",
+  STR: "emulated by Linux where UMIP is on",
+  LAR: "reads the host's descriptor table",
+  LSL: "reads the host's descriptor table",
+  VERR: "reads the host's descriptor table",
+  VERW: "reads the host's descriptor table",
+  RDFSBASE: "the host's FS is in use",
+  RDGSBASE: "the host's GS is in use",
+  WRFSBASE: "the host's FS is in use",
+  WRGSBASE: "the host's GS is in use",
+  LFS: "the host's FS is in use",
+  LGS: "the host's GS is in use",
+  LSS: "reads the host's descriptor table",
+  LDS: "reads the host's descriptor table",
+  LES: "reads the host's descriptor table",
+  VMCALL: "leaves the host's virtual machine",
+  VMMCALL: "leaves the host's virtual machine",
+  MONITOR: "depends on the host's configuration",
+  MWAIT: "depends on the host's configuration",
+};
+
+/** Rows by text. */
+const LEFT_OUT_ROWS: { readonly [row: string]: string } = {
+  "1F ; i64 stack": "reads the host's descriptor table",
+};
+
+function leftOut(row: Row): boolean {
+  const { name } = row.instruction;
+  if (name in LEFT_OUT || row.text in LEFT_OUT_ROWS) return true;
+  // Far transfers and loads of segment registers read descriptors.
+  if (row.operands.some(({ kind, size }) => kind === "A" || (kind === "M" && size === "p"))) return true;
+  if (row.operands[0]?.kind === "S") return true;
+  if (row.map === 0 && (row.opcode === 0xca || row.opcode === 0xcb)) return true;
+  if (row.map === 0 && [0x07, 0x17, 0x1f].includes(row.opcode)) return true;
+  return row.map === 1 && [0xa1, 0xa9].includes(row.opcode);
+}
+
+function sizes(row: Row, mode: Mode): readonly number[] {
+  const policy = opsizePolicy(row);
+  const long = mode === 64;
+  const sized =
+    row.operands.some(({ size }) => size === "v" || size === "z") ||
+    row.operands.length === 0 ||
+    row.options.has("string");
+  const narrow = row.prefix === "any" || (row.prefix >= 2 && sized) ? [16] : [];
+  switch (policy) {
+    case OPSIZE.FIXED:
+      return [8];
+    case OPSIZE.REX_W:
+      return long ? [32, 64] : [32];
+    case OPSIZE.FORCE_64:
+      // 66 in 64-bit mode: ignored by Intel, 16 bits for AMD (SDM Vol. 2A Jcc; APM Vol. 3 1.2.4), so never there.
+      return long ? [64] : [...narrow, 32];
+    case OPSIZE.DEFAULT_64:
+      return long ? [...narrow, 64] : [...narrow, 32];
+    default:
+      return long ? [...narrow, 32, 64] : [...narrow, 32];
+  }
+}
+
+function forms(row: Row): readonly Form[] {
+  if (!row.modrm) return ["none"];
+  if (row.mod === "memory") return ["memory"];
+  if (row.mod === "register") return ["register"];
+  return row.operands.some(({ kind }) => "EMWQ".includes(kind)) ? ["register", "memory"] : ["register"];
+}
+
+/** All kinds of cases for a set of instructions. */
+export function plansOf(instructions: readonly Instruction[]): readonly Plan[] {
+  const plans: Plan[] = [];
+  for (const instruction of instructions) {
+    for (const text of instruction.rows) {
+      const row = parseRow(instruction, text);
+      if (leftOut(row)) continue;
+      for (const mode of [64, 32] as const) {
+        if (row.options.has(mode === 64 ? "i64" : "o64")) continue;
+        for (const size of sizes(row, mode)) for (const form of forms(row)) plans.push({ row, mode, size, form });
+      }
+    }
+  }
+  return plans;
+}

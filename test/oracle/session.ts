@@ -1,0 +1,91 @@
+// One session: cases of a list of plans in turn, in batches, through the host and the engine.
+
+import { describe, differences, resultLength } from "./compare.ts";
+import { EngineRunner } from "./engine-runner.ts";
+import { generate } from "./generate.ts";
+import { HostRunner } from "./host-runner.ts";
+import type { Plan } from "./plan.ts";
+import { Random } from "./random.ts";
+import { AREA_BYTES, REQUEST, RESULT } from "./record.ts";
+
+const BATCH = 2048;
+
+export interface Tally {
+  cases: number;
+  differing: number;
+}
+
+export interface Outcome {
+  cases: number;
+  differing: number;
+  /** The first few differences of each instruction, as text. */
+  readonly reports: string[];
+  readonly byInstruction: Map<string, Tally>;
+}
+
+export interface SessionOptions {
+  readonly plans: readonly Plan[];
+  /** Rounds over all plans: case n of plan p has its own seed, whatever else runs. */
+  readonly rounds: number;
+  readonly firstRound?: number;
+  readonly seed?: number;
+  /** Reports kept for each instruction. */
+  readonly reportsEach?: number;
+  readonly until?: () => boolean;
+  readonly progress?: (outcome: Outcome) => void;
+}
+
+/** Seed of one case. */
+function seedOf(seed: number, plan: number, round: number): number {
+  return (Math.imul(plan + 1, 0x9e3779b1) ^ Math.imul(round + 1, 0x85ebca6b) ^ Math.imul(seed, 0xc2b2ae35)) >>> 0;
+}
+
+export async function runSession(options: SessionOptions): Promise<Outcome> {
+  const { plans, rounds, firstRound = 0, seed = 1, reportsEach = 2, until, progress } = options;
+  const outcome: Outcome = { cases: 0, differing: 0, reports: [], byInstruction: new Map() };
+  const host = new HostRunner();
+  const engine = new EngineRunner();
+  const requests = new Uint8Array(BATCH * REQUEST.BYTES);
+  const out = new Uint8Array(RESULT.HEAD + 2 * AREA_BYTES);
+  const batch: { plan: Plan; seed: number }[] = [];
+
+  const flush = async (): Promise<void> => {
+    const results = await host.run(requests, batch.length);
+    let at = 0;
+    batch.forEach(({ plan, seed: caseSeed }, n) => {
+      const length = resultLength(results, at);
+      const expected = results.subarray(at, at + length);
+      at += length;
+      const request = requests.subarray(n * REQUEST.BYTES, (n + 1) * REQUEST.BYTES);
+      const got = out.subarray(0, engine.run(request, out));
+      const found = differences(plan, request, expected, got);
+      const name = plan.row.instruction.name;
+      const tally = outcome.byInstruction.get(name) ?? { cases: 0, differing: 0 };
+      outcome.byInstruction.set(name, tally);
+      tally.cases++;
+      outcome.cases++;
+      if (found.length === 0) return;
+      if (tally.differing++ < reportsEach) outcome.reports.push(describe(plan, String(caseSeed), request, found));
+      outcome.differing++;
+    });
+    batch.length = 0;
+    progress?.(outcome);
+  };
+
+  try {
+    for (let round = firstRound; round < firstRound + rounds; round++) {
+      for (let p = 0; p < plans.length; p++) {
+        const caseSeed = seedOf(seed, p, round);
+        const n = batch.length;
+        generate(new Random(caseSeed), plans[p], requests.subarray(n * REQUEST.BYTES, (n + 1) * REQUEST.BYTES));
+        batch.push({ plan: plans[p], seed: caseSeed });
+        if (batch.length === BATCH) await flush();
+      }
+      if (until?.() === true) break;
+    }
+    if (batch.length > 0) await flush();
+  } finally {
+    host.close();
+  }
+  return outcome;
+}
