@@ -329,21 +329,22 @@ export function emitBlocks(
   const lookupBody = (c: Code, useCache: boolean): void => {
     const x = env(c);
     const { cpu } = x;
+    // Before the interrupt shadow is taken back, which holds until an instruction has run; a step's trap comes before what the host injects.
+    c.if(
+      cpu.ld32(0, VAR.BUDGET).leS(0).and(cpu.ld32(0, VAR.STEP).eqz()),
+      () => {
+        c.st32(cpu, 0, EXIT.BUDGET, VAR.EXIT_REASON);
+        c.ret(0);
+      },
+      undefined,
+      "unlikely",
+    );
     c.if(
       cpu.ld32(0, VAR.STEP).or(cpu.ld32(0, VAR.EVENT_PENDING)).or(x.get(SHADOW)).or(x.get(RFLAGS).and(FLAG.TF)),
       () => {
         const what = c.let(c.call(special));
         c.if(what.eq(1), () => c.ret(0));
         c.if(what.eq(2), () => c.returnCall(stepBlock));
-      },
-      undefined,
-      "unlikely",
-    );
-    c.if(
-      cpu.ld32(0, VAR.BUDGET).leS(0),
-      () => {
-        c.st32(cpu, 0, EXIT.BUDGET, VAR.EXIT_REASON);
-        c.ret(0);
       },
       undefined,
       "unlikely",
