@@ -12,7 +12,10 @@ import { MULTIPLY } from "./integer/multiply.ts";
 import { SHIFT } from "./integer/shift.ts";
 import { STACK } from "./integer/stack.ts";
 import { STRING } from "./integer/string.ts";
+import { MMX } from "./mmx/mmx.ts";
+import { SSE } from "./sse/sse.ts";
 import { SYSTEM } from "./system/system.ts";
+import { X87 } from "./x87/x87.ts";
 
 const INTEGER: InstructionGroup = [
   ...MOVE,
@@ -27,4 +30,4 @@ const INTEGER: InstructionGroup = [
   ...BOUND,
 ];
 
-export const INSTRUCTIONS: InstructionGroup = [...INTEGER, ...SYSTEM];
+export const INSTRUCTIONS: InstructionGroup = [...INTEGER, ...SYSTEM, ...X87, ...MMX, ...SSE];

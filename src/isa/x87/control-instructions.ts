@@ -35,7 +35,7 @@ function image(
       if (waits) useX87(x);
       else useX87WithoutWait(x);
       const wide = x.opsize === 16 ? 16 : 32;
-      x.invoke(target, x.addressAt(0, 0, sizes[wide]), wide === 32 ? 1 : 0);
+      x.invoke(target, x.addressAt(0, 0, sizes[wide], !waits), wide === 32 ? 1 : 0);
     },
   };
 }

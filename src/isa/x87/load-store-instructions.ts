@@ -169,8 +169,8 @@ function storeInteger(x: Sem, pops: number, mode: Val): void {
 
 /** Ten bytes: checked in full before the first is written. */
 function storeTen(x: Sem, low: Val, high: Val): void {
-  const first = x.addressAt(0, 0, 8);
-  const second = x.addressAt(0, 8, 2);
+  const first = x.addressAt(0, 0, 8, true);
+  const second = x.addressAt(0, 8, 2, true);
   x.probeWrite(64, first);
   x.store(16, second, high);
   x.store(64, first, low);
