@@ -4,31 +4,30 @@
 import { faultingHelper } from "../helper.ts";
 import type { Sem } from "../semantics.ts";
 import { CR0, CR0_BIT, FSW, FTW, VECTOR } from "../state.ts";
+import { STATUS, waitX87 } from "../x87/state.ts";
 
-const EXCEPTION_SUMMARY = 1 << 7;
-const TOP = 7 << 11;
-
-const mmxUnusable = faultingHelper("mmxUnusable", [], [], (x) => {
+const mmxNotReady = faultingHelper("mmxNotReady", [], [], (x) => {
   x.raiseIf(x.get(CR0).and(CR0_BIT.EM).ne(0), VECTOR.UD);
   x.raiseIf(x.get(CR0).and(CR0_BIT.TS).ne(0), VECTOR.NM);
-  x.raise(VECTOR.MF);
+  waitX87(x);
+  x.done();
 });
 
 /** Raises #UD where CR0.EM = 1, #NM where CR0.TS = 1, #MF where an unmasked x87 exception waits. First in every MMX instruction. */
 export function useMmx(x: Sem): void {
   const disabled = x.get(CR0).and(CR0_BIT.EM | CR0_BIT.TS);
-  const pending = x.get(FSW).and(EXCEPTION_SUMMARY);
-  x.c.if(disabled.or(pending), () => x.invoke(mmxUnusable), undefined, "unlikely");
+  const pending = x.get(FSW).and(STATUS.ES);
+  x.c.if(disabled.or(pending), () => x.invoke(mmxNotReady), undefined, "unlikely");
 }
 
 /** Any MMX instruction leaves TOP = 0 and all tags valid, after everything that can fault. */
 export function enterMmx(x: Sem): void {
-  x.put(FSW, x.get(FSW).and(~TOP));
+  x.put(FSW, x.get(FSW).and(~STATUS.TOP));
   x.put(FTW, 0xff);
 }
 
 /** EMMS leaves all tags empty. */
 export function leaveMmx(x: Sem): void {
-  x.put(FSW, x.get(FSW).and(~TOP));
+  x.put(FSW, x.get(FSW).and(~STATUS.TOP));
   x.put(FTW, 0);
 }

@@ -164,12 +164,17 @@ export class HelperModule {
   readonly parts: EngineParts;
   private readonly refs = new Map<Helper | Service, FuncRef>();
   private readonly waiting: Helper[] = [];
+  private readonly storeByte: FuncRef;
 
   constructor() {
     this.cpu = this.builder.memory({ min: 1 });
     this.ram = this.builder.memory({ min: 1 });
     this.builder.exportMemory("cpu", this.cpu);
     this.builder.exportMemory("ram", this.ram);
+    this.storeByte = this.builder.func("storeByte", ["i64", "i32", "i32"], ["i32"], (c) => {
+      c.st8(this.ram, c.params[0].wrap(), c.params[1]);
+      c.results([0]);
+    });
     const none = (): FuncRef => {
       throw new Error("the rig has no slow paths");
     };
@@ -178,16 +183,20 @@ export class HelperModule {
       ram: this.ram,
       func: (target) => this.func(target),
       slowLoad: none,
-      slowStore: none,
-      probeWrite: { index: 0, name: "probeWrite", type: { params: [], results: [] } },
+      slowStore: (bits) => (bits === 8 ? this.storeByte : none()),
+      probeWrite: this.builder.func("probeWrite", ["i64", "i32", "i32"], ["i32"], (c) => c.results([0])),
     } as EngineParts;
   }
 
   func(target: Helper | Service): FuncRef {
     const known = this.refs.get(target);
     if (known !== undefined) return known;
-    if (!("body" in target)) throw new Error(`the rig has no service ${target.name}`);
     const results = target.faults ? (["i32", ...target.results] as const) : target.results;
+    if (!("body" in target)) {
+      const service = this.builder.func(target.name, target.params, results, (c) => c.results(results.map(() => 0)));
+      this.refs.set(target, service);
+      return service;
+    }
     const ref = this.builder.declare(target.name, target.params, results);
     this.refs.set(target, ref);
     this.waiting.push(target);
@@ -209,7 +218,9 @@ export class HelperModule {
 function encode(row: Row, opsize: Bits, memory: boolean): number[] {
   const bytes: number[] = [];
   if (typeof row.prefix === "number" && row.prefix > 0) bytes.push([0x66, 0xf3, 0xf2][row.prefix - 1]);
-  if (opsize === 64) bytes.push(0x48);
+  if (opsize === 16) bytes.unshift(0x66);
+  const byteRegister = row.operands.some(({ kind, size }) => kind === "E" && size === "b");
+  if (opsize === 64 || byteRegister) bytes.push(opsize === 64 ? 0x48 : 0x40);
   bytes.push(...[[], [0x0f], [0x0f, 0x38], [0x0f, 0x3a]][row.map], row.opcode);
   if (row.modrm) {
     const regOperand = row.operands.find(({ kind }) => "VPG".includes(kind));
@@ -228,11 +239,12 @@ export function buildRig(group: InstructionGroup): Rig {
   for (const instruction of group) {
     for (const text of instruction.rows) {
       const row = parseRow(instruction, text);
-      const sizes: Bits[] = row.operands.some(({ size }) => size === "y") ? [32, 64] : [32];
+      const wide = row.operands.some(({ size }) => size === "y") || instruction.name.startsWith("PCMPESTR");
+      const sizes: Bits[] = row.operands.some(({ size }) => size === "v") ? [16, 32, 64] : wide ? [32, 64] : [32];
       const either = row.operands.some(({ kind }) => "EWQ".includes(kind));
       for (const opsize of sizes) {
         for (const memory of row.mod === "memory" ? [true] : either ? [false, true] : [false]) {
-          const name = `${instruction.name} ${text}${opsize === 64 ? " (64)" : ""}${memory ? " (memory)" : ""}`;
+          const name = `${instruction.name} ${text}${opsize === 32 ? "" : ` (${opsize})`}${memory ? " (memory)" : ""}`;
           const ref = module.builder.func(name, [], ["i32"], (c) => {
             const sem = new RigSemantics(c, module.parts, row, opsize, memory);
             instruction.semantics(sem);
