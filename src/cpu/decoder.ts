@@ -3,7 +3,7 @@
 
 import type { Env } from "../isa/semantics.ts";
 import { RIP_BASE, SREG, ZERO_OFFSET } from "../isa/state.ts";
-import type { Code, Local } from "../wasm/code.ts";
+import type { Code } from "../wasm/code.ts";
 import type { FuncRef, ModuleBuilder } from "../wasm/module.ts";
 import { i32, select, type Val } from "../wasm/value.ts";
 import {
@@ -439,12 +439,16 @@ function emitDecodeOne(m: ModuleBuilder, env: (c: Code) => Env, tables: DecodeTa
     const length = c.let(p.sub(FETCH_BUFFER));
     c.if(length.gtU(MAX_LENGTH), tooLong, undefined, "unlikely");
     c.if(ripRelative, () => {
-      // Fast forms find the displacement from RIP_BASE; where that does not fit, and in the universal form, the record keeps the plain one.
-      const fromBase: Local = c.local("i32", disp.add(low).add(length));
+      // The displacement is made relative to RIP_BASE. Where that does not fit, the scale bits, which mean nothing without an index, say so.
+      const fromBase = c.let(disp.add(low).add(length));
       c.if(
-        form.geU(FORM.BASE).and(form.leU(FORM.SEGMENT)).and(fromBase.ltS(disp).eqz()),
+        fromBase.geS(disp),
         () => c.set(disp, fromBase),
-        () => c.if(form.ne(FORM.LOCKED), () => c.set(form, FORM.ANY)),
+        () => {
+          c.set(scale, 1);
+          c.if(form.ne(FORM.LOCKED), () => c.set(form, FORM.ANY));
+        },
+        "likely",
       );
     });
     const variant = c.let(

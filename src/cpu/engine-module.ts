@@ -2,7 +2,6 @@
 // It holds paging, memory access, decoder, blocks and the interpreter with a handler for every instruction.
 
 import {
-  anomaly,
   flushPage,
   flushTlb,
   type Helper,
@@ -169,7 +168,9 @@ function emitFoundation(limits: EngineMemoryLimits): Foundation {
         .add(cpu.ld64(cpu.ld8u(record, RECORD.C)).shl(how.and(3).zx()))
         .add(cpu.ld32s64(record, RECORD.DISP)),
     );
-    c.if(baseByte.eq(RIP_BASE.offset), () => c.set(sum, sum.add(place.and(0xfff).add(place.shrU(12)).zx())));
+    c.if(baseByte.eq(RIP_BASE.offset).and(how.and(3)), () =>
+      c.set(sum, sum.add(place.and(0xfff).add(place.shrU(12)).zx())),
+    );
     const size = c.let(how.bits(2, 2));
     c.results([sum.and(select(size.eq(2), i64(-1), select(size.eq(1), i64(0xffffffff), i64(0xffff))))]);
   });
@@ -254,6 +255,7 @@ export function buildEngineModule(
   instructions: readonly Instruction[],
   inlineNames: readonly string[],
   limits: EngineMemoryLimits,
+  countHandlers = false,
 ): EngineModule {
   const scratch = emitFoundation(limits);
   const probe = (spec: HandlerSpec): Usage => {
@@ -309,7 +311,7 @@ export function buildEngineModule(
     inline: plan.handlers.slice(PSEUDO.COUNT, PSEUDO.COUNT + inlineCount) as HandlerSpec[],
     blocks,
     deliverPending: store.func(deliverPending),
-    anomaly: store.func(anomaly),
+    countHandlers,
   });
   m.exportFunc("run", run);
   m.exportFunc("deliverInterrupt", store.func(deliverInterrupt));

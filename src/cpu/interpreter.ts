@@ -11,7 +11,7 @@ import { PSEUDO } from "./decoder.ts";
 import { HelperEnv } from "./env.ts";
 import type { HandlerSpec } from "./handlers.ts";
 import { type InterpreterParts, InterpreterSemantics } from "./interpreter-semantics.ts";
-import { BLOCK, RECORD, TAIL, VAR } from "./layout.ts";
+import { BLOCK, HANDLER_COUNTS, RECORD, TAIL, VAR } from "./layout.ts";
 import { STATUS } from "./status.ts";
 
 export interface InterpreterOptions {
@@ -22,7 +22,8 @@ export interface InterpreterOptions {
   readonly inline: readonly HandlerSpec[];
   readonly blocks: BlockFuncs;
   readonly deliverPending: FuncRef;
-  readonly anomaly: FuncRef;
+  /** Count executions by handler at HANDLER_COUNTS (i32 each): for choosing what is inline. */
+  readonly countHandlers: boolean;
 }
 
 /** () -> EXIT reason. Runs from the RIP field until the budget is used up or something needs the host. */
@@ -67,6 +68,10 @@ export function emitInterpreter(options: InterpreterOptions): FuncRef {
       c.block((followLink) => {
         c.block((byStatus) => {
           c.loop((dispatch) => {
+            if (options.countHandlers) {
+              const count = c.let(cpu.ld16u(record, RECORD.HANDLER).shl(2));
+              c.st32(cpu, count, cpu.ld32(count, HANDLER_COUNTS).add(1), HANDLER_COUNTS);
+            }
             c.block((outOfLine) => {
               const bodies: (() => void)[] = [];
               bodies[PSEUDO.UNDEFINED] = () => {

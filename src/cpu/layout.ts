@@ -100,7 +100,9 @@ export const PAGE_HEADS_SIZE = 0x400000;
 /** Blocks: header, records, tail. */
 export const ARENA = PAGE_HEADS + PAGE_HEADS_SIZE;
 export const ARENA_SIZE = 0x3000000;
-export const CPU_MEMORY_SIZE = ARENA + ARENA_SIZE;
+/** Executions by handler number, in engine modules that count them. */
+export const HANDLER_COUNTS = ARENA + ARENA_SIZE;
+export const CPU_MEMORY_SIZE = HANDLER_COUNTS + 0x10000;
 
 /** Block header. */
 export const BLOCK = {
