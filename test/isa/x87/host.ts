@@ -14,18 +14,22 @@ export interface Tested {
   readonly row: string;
   readonly code: readonly number[];
   readonly index: number;
+  readonly opsize: 16 | 32;
 }
 
-/** All encodings of a row with memory operand [rsi], or with each ST(i). */
+/** All encodings of a row with memory operand [rsi], or with each ST(i); memory images in both layouts. */
 export function encodings(instruction: Instruction, row: string): Tested[] {
   const tokens = row.split(":")[0].trim().split(" ");
   const first = Number.parseInt(tokens[0], 16);
-  if (tokens.length === 1) return [{ instruction, row, code: [first], index: 0 }];
-  if (tokens[1].startsWith("/"))
-    return [{ instruction, row, code: [first, (Number(tokens[1][1]) << 3) | 6], index: 0 }];
+  const one = (code: number[], index = 0, opsize: 16 | 32 = 32): Tested => ({ instruction, row, code, index, opsize });
+  if (tokens.length === 1) return [one([first])];
+  if (tokens[1].startsWith("/")) {
+    const code = [first, (Number(tokens[1][1]) << 3) | 6];
+    return instruction.name.endsWith("ENV") ? [one(code), one([0x66, ...code], 0, 16)] : [one(code)];
+  }
   const second = Number.parseInt(tokens[1], 16);
   const count = tokens[1].endsWith("+i") ? 8 : 1;
-  return Array.from({ length: count }, (_, index) => ({ instruction, row, code: [first, second + index], index }));
+  return Array.from({ length: count }, (_, index) => one([first, second + index], index));
 }
 
 export interface Case {
@@ -224,9 +228,15 @@ const C1 = 0x200;
 
 /** Where the host, an AMD processor, differs from Intel's manual, which is followed: with an unmasked invalid operation FCOM and its kin leave
  *  the condition codes or flags as they were, and FCOMI clears C1 (SDM Vol. 2A FCOM, FCOMI). */
-function alike(name: string, host: Outcome, own: Outcome): boolean {
+function alike({ instruction: { name }, opsize }: Tested, host: Outcome, own: Outcome): boolean {
   const adjusted = { ...host };
   const stopped = (own.fsw & 1 & ~own.fcw) !== 0;
+  if (name === "FNSTENV") {
+    // Behind the tag word come pointers, which are not the scratch module's.
+    const checked = ({ memory: [low, high] }: Outcome): string => (opsize === 32 ? high.slice(-8) + low : low.slice(4));
+    if (checked(host) !== checked(own)) return false;
+    adjusted.memory = own.memory;
+  }
   if (/COMI/.test(name)) {
     adjusted.fsw = (adjusted.fsw & ~C1) | (own.fsw & C1);
     if (stopped) adjusted.flags = own.flags;
@@ -254,9 +264,9 @@ export function compare(
     });
     const host = runHost(oracle, tested, cases);
     cases.forEach((input, n) => {
-      const { instruction, row, index } = tested[input.tested];
-      const own = runScratch(scratch, scratch.run(instruction, row), index, input);
-      if (!alike(instruction.name, host[n], own)) {
+      const { instruction, row, index, opsize } = tested[input.tested];
+      const own = runScratch(scratch, scratch.run(instruction, row, opsize), index, input);
+      if (!alike(tested[input.tested], host[n], own)) {
         differences.push({ tested: tested[input.tested], input, host: host[n], own });
       }
     });

@@ -19,14 +19,15 @@ const RIP_VALUE = 0x1234;
 const WIDTHS: { readonly [letter: string]: Bits } = { w: 16, d: 32, q: 64 };
 
 class ScratchSem extends HelperEnv implements Sem {
-  readonly opsize: Bits = 32;
+  readonly opsize: Bits;
   readonly lock = false;
   readonly long = true;
   readonly opcode = 0;
   private readonly row: string;
 
-  constructor(c: Code, parts: EngineParts, row: string) {
+  constructor(c: Code, parts: EngineParts, row: string, opsize: Bits) {
     super(c, parts, true);
+    this.opsize = opsize;
     this.row = row;
   }
 
@@ -96,8 +97,12 @@ class ScratchHelperEnv extends HelperEnv {
 
 export interface Scratch {
   readonly memory: DataView;
-  /** By instruction and row number; gives 1 where an exception is pending. */
-  readonly run: (instruction: Instruction, row: string) => () => number;
+  /** By instruction, row and operand size; gives 1 where an exception is pending. */
+  readonly run: (instruction: Instruction, row: string, opsize: 16 | 32) => () => number;
+}
+
+function exportName(instruction: Instruction, row: string, opsize: number): string {
+  return `${instruction.name} ${row} ${opsize}`;
 }
 
 export function buildScratch(instructions: readonly Instruction[]): Scratch {
@@ -131,15 +136,18 @@ export function buildScratch(instructions: readonly Instruction[]): Scratch {
     },
   };
   const rows = instructions.flatMap((instruction) => instruction.rows.map((row) => ({ instruction, row })));
-  rows.forEach(({ instruction, row }, n) => {
-    const func = module.func(`instruction${n}`, [], ["i32"], (c) => {
-      const sem = new ScratchSem(c, parts, row);
-      instruction.semantics(sem);
-      sem.done();
-      c.unreachable();
-    });
-    module.exportFunc(`${instruction.name} ${row}`, func);
-  });
+  for (const { instruction, row } of rows) {
+    for (const opsize of [16, 32] as const) {
+      const name = exportName(instruction, row, opsize);
+      const func = module.func(name, [], ["i32"], (c) => {
+        const sem = new ScratchSem(c, parts, row, opsize);
+        instruction.semantics(sem);
+        sem.done();
+        c.unreachable();
+      });
+      module.exportFunc(name, func);
+    }
+  }
   for (let next = waiting.pop(); next !== undefined; next = waiting.pop()) {
     const [target, ref] = next;
     module.define(ref, (c) => {
@@ -153,6 +161,6 @@ export function buildScratch(instructions: readonly Instruction[]): Scratch {
   const exported = instance.exports as { memory: WebAssembly.Memory } & Record<string, () => number>;
   return {
     memory: new DataView(exported.memory.buffer),
-    run: (instruction, row) => exported[`${instruction.name} ${row}`],
+    run: (instruction, row, opsize) => exported[exportName(instruction, row, opsize)],
   };
 }
