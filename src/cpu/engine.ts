@@ -18,6 +18,7 @@ import {
   GPR,
   IDTR_LIMIT,
   LDTR,
+  MISC_ENABLE,
   MXCSR,
   NMI_BLOCKED,
   PAT,
@@ -291,6 +292,8 @@ export class TranslateEngine implements Engine {
       this.set(FCW, 0x40);
       this.set(XCR0, 1);
       this.set(PAT, 0x0007040600070406n);
+      // Fast strings are on; branch trace storage and PEBS are unavailable (SDM Vol. 4, IA32_MISC_ENABLE).
+      this.set(MISC_ENABLE, 0x1801);
       const bytes = new Uint8Array(this.memory.buffer);
       bytes.fill(0, VECTOR_BASE, VECTOR_BASE + 16 * VECTOR_STRIDE);
       bytes.fill(0, X87_BASE, X87_BASE + 8 * 16);

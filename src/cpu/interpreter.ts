@@ -2,7 +2,7 @@
 // functions behind one `call_indirect` (the structure that was fastest at full size: docs/architecture.md, "The interpreter").
 
 import { EXIT } from "../isa/exit.ts";
-import { PENDING_ERROR, PENDING_VECTOR, RIP, RIP_BASE, VECTOR } from "../isa/state.ts";
+import { PENDING_ERROR, PENDING_VECTOR, RIP, RIP_BASE, SREG, VECTOR } from "../isa/state.ts";
 import type { Label } from "../wasm/code.ts";
 import type { FuncRef, FuncType, ModuleBuilder, TableRef } from "../wasm/module.ts";
 import type { Val } from "../wasm/value.ts";
@@ -160,6 +160,17 @@ export function emitInterpreter(options: InterpreterOptions): FuncRef {
               [STATUS.FAULT],
               () => {
                 setRip();
+                // Handlers do not know the segment of an operand in flat code (SDM Vol. 1 3.3.7.1, Vol. 3A 6.15 #SS).
+                c.if(
+                  cpu.ld32(0, VAR.NOT_CANONICAL),
+                  () => {
+                    c.st32(cpu, 0, 0, VAR.NOT_CANONICAL);
+                    const stack = cpu.ld8u(record, RECORD.ADDRESSING).bits(4, 3).eq(SREG.SS);
+                    c.if(stack.and(x.get(PENDING_VECTOR).eq(VECTOR.GP)), () => x.put(PENDING_VECTOR, VECTOR.SS));
+                  },
+                  undefined,
+                  "unlikely",
+                );
                 c.set(record, 0);
                 c.br(enter);
               },

@@ -31,6 +31,8 @@ export const VAR = {
   MMIO_GPA: 0x3038,
   /** Record that is being executed by an out-of-line handler. */
   IP: 0x3040,
+  /** 1 since a data access at a non-canonical address raised #GP: where the operand is in the stack segment it becomes #SS. */
+  NOT_CANONICAL: 0x309c,
   /** 1 while single-stepping by RFLAGS.TF. */
   STEP: 0x3044,
   /** Instructions retired (i64). */

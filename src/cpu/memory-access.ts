@@ -42,6 +42,10 @@ export function emitMemoryAccess(
     x.put(PENDING_ERROR, error);
     c.ret(1, ...c.type.results.slice(1).map(() => (c.type.results.includes("v128") ? zeroVector() : 0)));
   };
+  const raiseNotCanonical = (c: Code, x: Env, access: Val): void => {
+    c.st32(x.cpu, 0, 1, VAR.NOT_CANONICAL);
+    raise(c, x, access.eq(STACK).eqz().add(VECTOR.SS), 0);
+  };
   const zeroVector = (): Val => op("i32x4.splat", 0);
 
   const canonical = (linear: Val): Val => linear.shl(16).shrS(16).eq(linear);
@@ -63,7 +67,7 @@ export function emitMemoryAccess(
       canonical(linear)
         .and(canonical(linear.add(bytes - 1)))
         .eqz(),
-      () => raise(c, x, access.eq(STACK).eqz().add(VECTOR.SS), 0),
+      () => raiseNotCanonical(c, x, access),
       undefined,
       "unlikely",
     );
@@ -101,7 +105,7 @@ export function emitMemoryAccess(
     const last = c.let(linear.add(bytes.sub(1).zx()));
     c.if(
       canonical(linear).and(canonical(last)).eqz(),
-      () => raise(c, x, access.eq(STACK).eqz().add(VECTOR.SS), 0),
+      () => raiseNotCanonical(c, x, access),
       undefined,
       "unlikely",
     );
