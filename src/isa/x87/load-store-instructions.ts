@@ -148,11 +148,22 @@ function constantSignificand(x: Sem, { sig, error }: Constant): Val {
   return select(mode.and(1), i64(sig - 1n), i64(sig));
 }
 
+/** A page fault goes before a numeric exception that keeps the value from being stored (SDM Vol. 3A Table 6-2). */
+function probeOperand(x: Sem): void {
+  const bits = x.bits(0) as 16 | 32 | 64;
+  x.probeWrite(bits, x.addressAt(0, 0, bits / 8, true));
+}
+
 function storeReal(x: Sem, pops: number): void {
   useX87(x);
   const { sig, se } = readStack(x, 0);
   const [bits, flags, stored] = x.callMany(x.bits(0) === 32 ? x87ToSingle : x87ToDouble, filled(x, 0), sig, se);
-  x.c.if(stored, () => x.write(0, x.bits(0) === 32 ? bits.wrap() : bits), undefined, "likely");
+  x.c.if(
+    stored,
+    () => x.write(0, x.bits(0) === 32 ? bits.wrap() : bits),
+    () => probeOperand(x),
+    "likely",
+  );
   note(x, x.address(0));
   x.invoke(x87Stored, flags, stored, pops);
 }
@@ -162,18 +173,26 @@ function storeInteger(x: Sem, pops: number, mode: Val): void {
   const { sig, se } = readStack(x, 0);
   const [value, flags, stored] = x.callMany(x87ToInteger, filled(x, 0), sig, se, x.bits(0), mode);
   const narrow = x.bits(0) === 64 ? value : x.bits(0) === 32 ? value.wrap() : value.wrap().and(0xffff);
-  x.c.if(stored, () => x.write(0, narrow), undefined, "likely");
+  x.c.if(
+    stored,
+    () => x.write(0, narrow),
+    () => probeOperand(x),
+    "likely",
+  );
   note(x, x.address(0));
   x.invoke(x87Stored, flags, stored, pops);
 }
 
-/** Ten bytes: checked in full before the first is written. */
-function storeTen(x: Sem, low: Val, high: Val): void {
+/** Ten bytes are checked in full before the first is written; gives what writes them. */
+function probeTen(x: Sem): (low: Val, high: Val) => void {
   const first = x.addressAt(0, 0, 8, true);
   const second = x.addressAt(0, 8, 2, true);
   x.probeWrite(64, first);
-  x.store(16, second, high);
-  x.store(64, first, low);
+  x.probeWrite(16, second);
+  return (low, high) => {
+    x.store(64, first, low);
+    x.store(16, second, high);
+  };
 }
 
 function loadTen(x: Sem): [low: Val, high: Val] {
@@ -257,7 +276,8 @@ export const X87_LOAD_STORE: InstructionGroup = [
       const { sig, se } = readStack(x, 0);
       const low = c.let(select(isEmpty, INDEFINITE_SIG, sig));
       const high = c.let(select(isEmpty, INDEFINITE_SE, se));
-      c.if(stored, () => storeTen(x, low, high), undefined, "likely");
+      const write = probeTen(x);
+      c.if(stored, () => write(low, high), undefined, "likely");
       note(x, x.address(0));
       x.invoke(x87Stored, flags, stored, 1);
     },
@@ -324,7 +344,8 @@ export const X87_LOAD_STORE: InstructionGroup = [
       useX87(x);
       const { sig, se } = readStack(x, 0);
       const [low, high, flags, stored] = x.callMany(x87ToBcd, filled(x, 0), sig, se);
-      x.c.if(stored, () => storeTen(x, low, high), undefined, "likely");
+      const write = probeTen(x);
+      x.c.if(stored, () => write(low, high), undefined, "likely");
       note(x, x.address(0));
       x.invoke(x87Stored, flags, stored, 1);
     },

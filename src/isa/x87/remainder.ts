@@ -34,7 +34,7 @@ export const x87Remainder = helper(
       x.done(INDEFINITE_SIG, INDEFINITE_SE, STATUS.IE, NO_QUOTIENT);
     });
     const denormal = c.let(denormalFlag(aKind, bKind));
-    c.if(aKind.eq(KIND.ZERO).or(bKind.eq(KIND.INFINITY)), () => x.done(aSig, aSe, denormal, CONDITION_CODES));
+    c.if(aKind.eq(KIND.ZERO), () => x.done(aSig, aSe, denormal, CONDITION_CODES));
     const [ea, sa] = x.callMany(x87Unpack, aSig, aSe);
     const [eb, sb] = x.callMany(x87Unpack, bSig, bSe);
     const distance = c.let(ea.sub(eb));
@@ -47,8 +47,8 @@ export const x87Remainder = helper(
       x.done(packed, se, raised.and(~STATUS.C1).or(flags), CONDITION_CODES);
     };
 
-    // Less than half of the divisor.
-    c.if(distance.ltS(select(nearest, i32(-1), 0)), () => finish(ea, sa, denormal));
+    // Less than half of the divisor, as any number is of an infinity.
+    c.if(distance.ltS(select(nearest, i32(-1), 0)).or(bKind.eq(KIND.INFINITY)), () => finish(ea, sa, denormal));
 
     c.if(
       distance.geS(64),
