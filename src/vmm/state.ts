@@ -63,7 +63,8 @@ const INTEGER_LIMIT: { [type: string]: number } = { u8: 0xff, u16: 0xffff, u32: 
 function copyOut(value: unknown, type: FieldType, path: string): StateValue {
   if (typeof type === "object") {
     if ("section" in type) return saveState(value as Stateful);
-    if ("array" in type) return Array.from(value as Iterable<unknown>, (v, i) => copyOut(v, type.array, `${path}[${i}]`));
+    if ("array" in type)
+      return Array.from(value as Iterable<unknown>, (v, i) => copyOut(v, type.array, `${path}[${i}]`));
     const out: { [name: string]: StateValue } = {};
     for (const [name, fieldType] of Object.entries(type.struct)) {
       out[name] = copyOut((value as { [name: string]: unknown })[name], fieldType, `${path}.${name}`);
@@ -93,10 +94,19 @@ export function saveState(object: Stateful): Section {
   return { kind, version, fields: copyOut(object, { struct: fields }, kind) as { [name: string]: StateValue } };
 }
 
-function copyIn(target: { [name: string]: unknown }, name: string, value: StateValue | undefined, type: FieldType, path: string): void {
+function copyIn(
+  target: { [name: string]: unknown },
+  name: string,
+  value: StateValue | undefined,
+  type: FieldType,
+  path: string,
+): void {
   if (value === undefined) throw new StateError(`field ${path} is missing`);
   if (typeof type === "object") {
-    if ("section" in type) return restoreState(target[name] as Stateful, value as Section);
+    if ("section" in type) {
+      restoreState(target[name] as Stateful, value as Section);
+      return;
+    }
     if ("array" in type) {
       if (!Array.isArray(value)) throw new StateError(`field ${path} is no list`);
       const current = target[name] as unknown[] | Uint8Array | Uint16Array | Uint32Array;
@@ -115,10 +125,14 @@ function copyIn(target: { [name: string]: unknown }, name: string, value: StateV
           while (current.length < value.length) current.push({});
         }
       }
-      value.forEach((v, i) => copyIn(current as unknown as { [name: string]: unknown }, String(i), v, type.array, `${path}[${i}]`));
+      const items = current as unknown as { [name: string]: unknown };
+      value.forEach((v, i) => {
+        copyIn(items, String(i), v, type.array, `${path}[${i}]`);
+      });
       return;
     }
-    const inner = (target[name] ??= {}) as { [name: string]: unknown };
+    target[name] ??= {};
+    const inner = target[name] as { [name: string]: unknown };
     for (const [field, fieldType] of Object.entries(type.struct)) {
       copyIn(inner, field, (value as { [name: string]: StateValue })[field], fieldType, `${path}.${field}`);
     }
@@ -139,13 +153,17 @@ function copyIn(target: { [name: string]: unknown }, name: string, value: StateV
 /** Restores `object` from a section of the same kind and of this or an older version; everything offered must be consumed. */
 export function restoreState(object: Stateful, section: Section): void {
   const { kind, version, fields, upgrade } = object.schema;
-  if (section.kind !== kind) throw new StateError(`a section of kind ${section.kind} was found where ${kind} is needed`);
+  if (section.kind !== kind)
+    throw new StateError(`a section of kind ${section.kind} was found where ${kind} is needed`);
   if (section.version > version) {
-    throw new StateError(`section ${kind} has version ${section.version}, but this program knows versions up to ${version}`);
+    throw new StateError(
+      `section ${kind} has version ${section.version}, but this program knows versions up to ${version}`,
+    );
   }
   let offered = section.fields;
   if (section.version < version) {
-    if (upgrade === undefined) throw new StateError(`section ${kind} has version ${section.version}, which is no longer read`);
+    if (upgrade === undefined)
+      throw new StateError(`section ${kind} has version ${section.version}, which is no longer read`);
     offered = upgrade(section.version, offered);
   }
   for (const name of Object.keys(offered)) {
@@ -160,6 +178,9 @@ export function restoreState(object: Stateful, section: Section): void {
 export function uncoveredFields(object: Stateful): string[] {
   const { fields, derived } = object.schema;
   return Object.entries(object)
-    .filter(([name, value]) => typeof value !== "function" && name !== "schema" && !(name in fields) && !derived.includes(name))
+    .filter(
+      ([name, value]) =>
+        typeof value !== "function" && name !== "schema" && !(name in fields) && !derived.includes(name),
+    )
     .map(([name]) => name);
 }

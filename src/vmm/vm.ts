@@ -1,0 +1,164 @@
+// The virtual machine without its devices: vCPUs, time, and the run loop. The loop runs on one thread and gives each vCPU a slice in turn:
+// fire the timers that are due, take events, execute until the slice's instructions are used up or the engine comes back, look what it wants.
+//
+// A slice is as long as the next timer is away, and at most SLICE_NS; instructions and time are related by the speed of the slices before.
+// When all vCPUs are halted the loop returns with the time at which it has to be called again; the caller sleeps.
+
+import { EXIT } from "../isa/exit.ts";
+import { GPR } from "../isa/state.ts";
+import type { Clock, TimerQueue } from "./clock.ts";
+import type { InterruptRouter } from "./io/interrupt-router.ts";
+import type { Trace } from "./trace.ts";
+import type { Vcpu } from "./vcpu.ts";
+import { VCPU_STATE } from "./vcpu-state.ts";
+
+/** How a machine ends. */
+export type VmExit =
+  | { readonly reason: "reset" }
+  | { readonly reason: "power-off" }
+  | { readonly reason: "halt" }
+  | { readonly reason: "triple-fault" }
+  | { readonly reason: "debug-exit"; readonly status: number }
+  | { readonly reason: "error"; readonly message: string };
+
+/** Why `Vm.run` returned. */
+export type RunOutcome =
+  | { readonly kind: "exit"; readonly exit: VmExit }
+  /** Nothing to execute until virtual time `wakeAt` (Infinity: until an event from outside). */
+  | { readonly kind: "idle"; readonly wakeAt: number }
+  /** The caller's `poll` asked for it. */
+  | { readonly kind: "yield" };
+
+export interface VmOptions {
+  readonly clock: Clock;
+  readonly timers: TimerQueue;
+  readonly router: InterruptRouter;
+  readonly trace: Trace;
+}
+
+/** Virtual nanoseconds of the longest slice: so late may requests of the host be seen. */
+const SLICE_NS = 100_000;
+/** Instructions of the shortest and the longest slice. */
+const BUDGET_MIN = 500;
+const BUDGET_MAX = 100_000;
+/** Instructions a nanosecond, before anything is known. */
+const INITIAL_SPEED = 0.1;
+/** Shorter slices say little about the speed. */
+const MEASURED_MIN = 2_000;
+const STATE_TRACE_NS = 500_000_000;
+/** What KVM answers to a hypercall that it does not know: -ENOSYS in its numbering. */
+const NO_HYPERCALL = -1000n;
+
+export class Vm {
+  readonly clock: Clock;
+  readonly timers: TimerQueue;
+  readonly router: InterruptRouter;
+  readonly vcpus: Vcpu[] = [];
+  readonly statistics = { idles: 0, nsIdle: 0, timerLateMaxNs: 0 };
+  private readonly trace: Trace;
+  private exit: VmExit | undefined;
+  private speed = INITIAL_SPEED;
+  private idleSince = -1;
+  private nextStateTrace = 0;
+
+  constructor(options: VmOptions) {
+    this.clock = options.clock;
+    this.timers = options.timers;
+    this.router = options.router;
+    this.trace = options.trace;
+  }
+
+  addVcpu(vcpu: Vcpu): void {
+    this.vcpus.push(vcpu);
+    this.router.addLocalApic(vcpu.apic);
+  }
+
+  /** Ends the machine: the first reason counts. Devices call it from within a guest's access. */
+  end(exit: VmExit): void {
+    this.exit ??= exit;
+    for (const vcpu of this.vcpus) vcpu.requestExit();
+  }
+
+  /** Why the machine has ended, or undefined. */
+  get ended(): VmExit | undefined {
+    return this.exit;
+  }
+
+  /** vCPUs and their APICs as after power-on; the machine may run again. Time goes on. */
+  reset(): void {
+    for (const vcpu of this.vcpus) vcpu.reset();
+    this.exit = undefined;
+    this.idleSince = -1;
+  }
+
+  /** Runs until the machine ends, all vCPUs are halted, or `poll`, asked after every slice, gives true. */
+  run(poll: () => boolean): RunOutcome {
+    for (const vcpu of this.vcpus) vcpu.host.enter(VCPU_STATE.FROZEN);
+    try {
+      return this.loop(poll);
+    } finally {
+      for (const vcpu of this.vcpus) vcpu.host.enter(VCPU_STATE.IDLE);
+    }
+  }
+
+  private loop(poll: () => boolean): RunOutcome {
+    let now = this.clock.now();
+    if (this.idleSince >= 0) {
+      this.statistics.nsIdle += now - this.idleSince;
+      this.idleSince = -1;
+    }
+    for (;;) {
+      if (this.exit !== undefined) return { kind: "exit", exit: this.exit };
+      this.fireTimers(now);
+      let ran = false;
+      for (const vcpu of this.vcpus) {
+        if (!vcpu.prepare() || this.exit !== undefined) continue;
+        ran = true;
+        now = this.slice(vcpu, now);
+      }
+      if (this.exit !== undefined) continue;
+      if (!ran) {
+        // SDM Vol. 2A HLT: with interrupts off only NMI, INIT and RESET end it, and nobody is left who could send one.
+        if (this.vcpus.every((vcpu) => vcpu.deaf)) this.end({ reason: "halt" });
+        else {
+          this.statistics.idles++;
+          this.idleSince = now;
+          return { kind: "idle", wakeAt: this.timers.next() };
+        }
+      } else if (poll()) return { kind: "yield" };
+    }
+  }
+
+  private fireTimers(now: number): void {
+    const next = this.timers.next();
+    if (next > now) return;
+    if (now - next > this.statistics.timerLateMaxNs) this.statistics.timerLateMaxNs = now - next;
+    this.timers.run(now);
+  }
+
+  /** One slice of one vCPU from `now` on; the time after it. */
+  private slice(vcpu: Vcpu, now: number): number {
+    const sliceEnd = Math.min(now + SLICE_NS, this.timers.next());
+    let budget = Math.min(Math.max(Math.round((sliceEnd - now) * this.speed), BUDGET_MIN), BUDGET_MAX);
+    if (this.trace.blocks !== undefined) budget = 1;
+    const before = vcpu.engine.retired();
+    const reason = vcpu.run(budget, sliceEnd);
+    this.trace.blocks?.(vcpu.position());
+    const after = this.clock.now();
+    const retired = vcpu.engine.retired() - before;
+    if (retired >= MEASURED_MIN && after > now) this.speed += (retired / (after - now) - this.speed) / 4;
+    this.look(vcpu, reason);
+    if (this.trace.state !== undefined && after >= this.nextStateTrace) {
+      this.nextStateTrace = after + STATE_TRACE_NS;
+      this.trace.state(`${(after / 1e9).toFixed(3)} s, ${vcpu.engine.retired()} instructions, ${vcpu.position()}`);
+    }
+    return after;
+  }
+
+  private look(vcpu: Vcpu, reason: number): void {
+    if (reason === EXIT.SHUTDOWN) this.end({ reason: "triple-fault" });
+    else if (reason === EXIT.INTERNAL)
+      this.end({ reason: "error", message: `vCPU ${vcpu.id} cannot go on at ${vcpu.position()}` });
+    else if (reason === EXIT.HYPERCALL) vcpu.engine.setGpr(GPR.RAX, BigInt.asUintN(64, NO_HYPERCALL));
+  }
+}
