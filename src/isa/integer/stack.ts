@@ -89,10 +89,12 @@ function popAll(bits: 16 | 32): Helper {
     const bytes = bits / 8;
     const mask = stackMask(x);
     const pointer = c.let(x.gpr(GPR.RSP, 64));
-    const values = ALL_REGISTERS.map((_, n) => {
+    // From the lowest address up, so that a fault names the first page that is missing.
+    const values: Val[] = [];
+    for (let n = 7; n >= 0; n--) {
       const offset = c.let(pointer.add((7 - n) * bytes).and(mask));
-      return x.load(bits, x.call(segmentAddress, SREG.SS, offset, bytes, 0), "stack");
-    });
+      values[n] = x.load(bits, x.call(segmentAddress, SREG.SS, offset, bytes, 0), "stack");
+    }
     ALL_REGISTERS.forEach((register, n) => {
       if (register !== GPR.RSP) x.setGpr(register, bits, values[n]);
     });

@@ -74,8 +74,9 @@ function scanOne({ x, bits, round }: Round): readonly [Val, Val] {
 }
 
 function compareOne({ x, bits, round, segment }: Round): readonly [Val, Val] {
-  const first = x.load(bits, stringAddress(x, round, segment, GPR.RSI, false));
+  // The manual leaves the order of the two open; where both fault this is the one that processors report.
   const second = x.load(bits, stringAddress(x, round, SREG.ES, GPR.RDI, false));
+  const first = x.load(bits, stringAddress(x, round, segment, GPR.RSI, false));
   stepIndex(x, round, GPR.RSI);
   stepIndex(x, round, GPR.RDI);
   return [first, second];

@@ -1,6 +1,6 @@
 // Control and debug registers (SDM Vol. 3A 2.5; Vol. 2B MOV CR, MOV DR; Vol. 3B 17.2; TLB rules Vol. 3A 4.10.4).
 
-import { i64, select, type Val } from "../../wasm/value.ts";
+import { i32, i64, select, type Val } from "../../wasm/value.ts";
 import { CPUID_HEADER, CPUID_TABLE } from "../cpuid-table.ts";
 import { faultingHelper, flushTlb, loadPdptes, readCr8, updateMode, writeCr8 } from "../helper.ts";
 import type { InstructionGroup } from "../instruction.ts";
@@ -144,8 +144,14 @@ export const writeCr4 = faultingHelper("writeCr4", ["i64"], [], (x, value) => {
   x.done();
 });
 
+/** CR0, CR2, CR3, CR4 and CR8 exist; the others are undefined opcodes at any privilege (SDM Vol. 2B MOV to/from control registers). */
+function requireControlRegister(x: Env, number: Val): void {
+  x.raiseIf(i32(0x11d).shrU(number).and(1).eqz().or(number.gtU(8)), VECTOR.UD);
+}
+
 /** Reads a control register: number. An i64. */
 const readCr = faultingHelper("readCr", ["i32"], ["i64"], (x, number) => {
+  requireControlRegister(x, number);
   requireCpl0(x);
   x.c.switch(
     number,
@@ -162,6 +168,7 @@ const readCr = faultingHelper("readCr", ["i32"], ["i64"], (x, number) => {
 });
 
 const writeCr = faultingHelper("writeCr", ["i32", "i64"], [], (x, number, value) => {
+  requireControlRegister(x, number);
   requireCpl0(x);
   x.c.switch(
     number,

@@ -114,7 +114,6 @@ function moveToSegment(x: Sem): void {
   x.raiseIf(number.gtU(SREG.GS).or(number.eq(SREG.CS)), VECTOR.UD);
   x.invoke(loadSegment, number, x.read(1));
   c.if(number.eq(SREG.SS), () => castShadow(x), undefined, "unlikely");
-  x.endBlock();
 }
 
 function moveFromSegment(x: Sem): void {
@@ -153,7 +152,6 @@ function popSegment(name: SegmentName, row: string): InstructionGroup[number] {
       }
       loadConstantSegment(x, NUMBER_OF[name], selector);
       releaseStack(x, BigInt(bits / 8), x.long);
-      x.endBlock();
     },
   };
 }
@@ -181,7 +179,8 @@ function loadFarPointer(name: SegmentName, row: string): InstructionGroup[number
       const selector = x.load(16, x.addressAt(1, size, 2));
       loadConstantSegment(x, NUMBER_OF[name], selector);
       x.write(0, offset);
-      x.endBlock();
+      // A new SS changes the width of the stack pointer.
+      if (name === "SS") x.endBlock();
     },
   };
 }
@@ -373,16 +372,16 @@ export const SEGMENT_INSTRUCTIONS: InstructionGroup = [
   pushSegment("DS", "1E; i64, stack"),
   pushSegment("FS", "0F A0; d64, stack"),
   pushSegment("GS", "0F A8; d64, stack"),
-  popSegment("ES", "07; i64, stack, end"),
+  popSegment("ES", "07; i64, stack"),
   popSegment("SS", "17; i64, stack, end"),
-  popSegment("DS", "1F; i64, stack, end"),
-  popSegment("FS", "0F A1; d64, stack, end"),
-  popSegment("GS", "0F A9; d64, stack, end"),
-  loadFarPointer("ES", "C4 /r: Gv, Mp; i64, end"),
-  loadFarPointer("DS", "C5 /r: Gv, Mp; i64, end"),
+  popSegment("DS", "1F; i64, stack"),
+  popSegment("FS", "0F A1; d64, stack"),
+  popSegment("GS", "0F A9; d64, stack"),
+  loadFarPointer("ES", "C4 /r: Gv, Mp; i64"),
+  loadFarPointer("DS", "C5 /r: Gv, Mp; i64"),
   loadFarPointer("SS", "0F B2 /r: Gv, Mp; end"),
-  loadFarPointer("FS", "0F B4 /r: Gv, Mp; end"),
-  loadFarPointer("GS", "0F B5 /r: Gv, Mp; end"),
+  loadFarPointer("FS", "0F B4 /r: Gv, Mp"),
+  loadFarPointer("GS", "0F B5 /r: Gv, Mp"),
   storeSelector("SLDT", 0, LDTR.selector),
   storeSelector("STR", 1, TR.selector),
   loadSelector("LLDT", 2, loadLdt),
@@ -397,12 +396,11 @@ export const SEGMENT_INSTRUCTIONS: InstructionGroup = [
     writes: "Z",
     semantics: (x) => {
       requireProtected(x);
-      const source = x.c.let(x.read(1));
-      const changed = x.c.local("i32", 0);
-      x.modify(0, (old) => {
-        x.c.set(changed, old.and(3).ltU(source.and(3)));
-        return select(changed, old.and(0xfffc).or(source.and(3)), old);
-      });
+      // Written only where the RPL changes (SDM Vol. 2A ARPL): a page that is read-only may be examined.
+      const old = x.read(0);
+      const rpl = x.c.let(x.read(1).and(3));
+      const changed = x.c.let(old.and(3).ltU(rpl));
+      x.c.if(changed, () => x.write(0, old.and(0xfffc).or(rpl)));
       x.setSomeFlags(FLAG.ZF, changed.shl(6));
     },
   },
