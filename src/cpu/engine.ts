@@ -18,10 +18,8 @@ import {
   GPR,
   IDTR_LIMIT,
   LDTR,
-  MISC_ENABLE,
   MXCSR,
   NMI_BLOCKED,
-  PAT,
   PENDING_ERROR,
   PENDING_VECTOR,
   RFLAGS,
@@ -37,6 +35,7 @@ import {
   XCR0,
 } from "../isa/state.ts";
 import { EVENT as INJECTED } from "../isa/system/events.ts";
+import { MSR_RESET } from "../isa/system/msrs.ts";
 import { INSTRUCTIONS } from "../isa/table.ts";
 import { type Engine, type EngineHost, type EngineStatistics, INJECT, type MemorySlot } from "../vmm/engine.ts";
 import { type Section, StateError } from "../vmm/state.ts";
@@ -63,6 +62,8 @@ export interface EngineOptions {
   readonly slots: readonly MemorySlot[];
   readonly model: EngineModel;
   readonly host: EngineHost;
+  /** An engine module other than the usual one (one that counts handlers). */
+  readonly module?: WebAssembly.Module;
 }
 
 /** Size that the memory of guest RAM needs for `ramBytes` of RAM: behind it a page that is nobody's and the code map. */
@@ -143,7 +144,7 @@ export class TranslateEngine implements Engine {
         anomaly: (what: number, argument: number) => host.anomaly(what, argument),
       },
     };
-    const instance = new WebAssembly.Instance(engineModule(), imports);
+    const instance = new WebAssembly.Instance(options.module ?? engineModule(), imports);
     this.exports = instance.exports as unknown as EngineExports;
     const { emptyPage, codeMap, ramBits } = ramLayout(options.ramBytes);
     this.codeMap = codeMap;
@@ -291,9 +292,7 @@ export class TranslateEngine implements Engine {
       this.set(MXCSR, 0x1f80);
       this.set(FCW, 0x40);
       this.set(XCR0, 1);
-      this.set(PAT, 0x0007040600070406n);
-      // Fast strings are on; branch trace storage and PEBS are unavailable (SDM Vol. 4, IA32_MISC_ENABLE).
-      this.set(MISC_ENABLE, 0x1801);
+      for (const [field, value] of MSR_RESET) this.set(field, value);
       const bytes = new Uint8Array(this.memory.buffer);
       bytes.fill(0, VECTOR_BASE, VECTOR_BASE + 16 * VECTOR_STRIDE);
       bytes.fill(0, X87_BASE, X87_BASE + 8 * 16);

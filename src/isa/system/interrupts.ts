@@ -18,6 +18,7 @@ export const INTERRUPTS: InstructionGroup = [
   {
     name: "INT",
     rows: ["CD: Ib; end"],
+    reads: "OSZAPC",
     semantics: (x) => {
       const vector = x.c.let(x.read(0));
       // Virtual-8086 mode below IOPL 3 traps to its monitor; INT3 and INTO do not (SDM Vol. 3B 20.2.7).
@@ -25,12 +26,17 @@ export const INTERRUPTS: InstructionGroup = [
       deliver(x, vector, EVENT.SOFTWARE);
     },
   },
-  { name: "INT3", rows: ["CC; end"], semantics: (x) => deliver(x, VECTOR.BP, EVENT.SOFTWARE_EXCEPTION) },
-  { name: "INT1", rows: ["F1; end"], semantics: (x) => deliver(x, VECTOR.DB, EVENT.ICEBP) },
+  {
+    name: "INT3",
+    rows: ["CC; end"],
+    reads: "OSZAPC",
+    semantics: (x) => deliver(x, VECTOR.BP, EVENT.SOFTWARE_EXCEPTION),
+  },
+  { name: "INT1", rows: ["F1; end"], reads: "OSZAPC", semantics: (x) => deliver(x, VECTOR.DB, EVENT.ICEBP) },
   {
     name: "INTO",
     rows: ["CE; i64, end"],
-    reads: "O",
+    reads: "OSZAPC",
     semantics: (x) => {
       x.c.if(x.condition(0), () => deliver(x, VECTOR.OF, EVENT.SOFTWARE_EXCEPTION));
       x.endBlock();
@@ -39,6 +45,7 @@ export const INTERRUPTS: InstructionGroup = [
   {
     name: "IRET",
     rows: ["CF; end, stack"],
+    reads: "OSZAPC",
     writes: "OSZAPC",
     semantics: (x) => {
       emitIret(x, x.opsize as 16 | 32 | 64, x.long, x.nextRip());

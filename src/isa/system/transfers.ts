@@ -131,17 +131,20 @@ function retf(x: Sem, bytes: Val): void {
   x.continueAtRip();
 }
 
+/** A task switch saves the flags, so that far transfers read them. */
 export const TRANSFERS: InstructionGroup = [
-  { name: "JMP", rows: ["EA: Ap; i64, end"], semantics: (x) => directFar(x, jumpFar) },
-  { name: "JMP", rows: ["FF /5: Mp; end"], semantics: (x) => indirectFar(x, jumpFar) },
-  { name: "CALL", rows: ["9A: Ap; i64, end, stack"], semantics: (x) => directFar(x, callFar) },
-  { name: "CALL", rows: ["FF /3: Mp; end, stack"], semantics: (x) => indirectFar(x, callFar) },
+  { name: "JMP", rows: ["EA: Ap; i64, end"], reads: "OSZAPC", semantics: (x) => directFar(x, jumpFar) },
+  { name: "JMP", rows: ["FF /5: Mp; end"], reads: "OSZAPC", semantics: (x) => indirectFar(x, jumpFar) },
+  { name: "CALL", rows: ["9A: Ap; i64, end, stack"], reads: "OSZAPC", semantics: (x) => directFar(x, callFar) },
+  { name: "CALL", rows: ["FF /3: Mp; end, stack"], reads: "OSZAPC", semantics: (x) => indirectFar(x, callFar) },
   { name: "RET", rows: ["CB; end, stack"], semantics: (x) => retf(x, i32(0)) },
   { name: "RET", rows: ["CA: Iw; end, stack"], semantics: (x) => retf(x, x.c.let(x.read(0))) },
   {
     name: "SYSCALL",
     rows: ["0F 05; o64, end"],
     feature: "syscall",
+    reads: "OSZAPC",
+    writes: "OSZAPC",
     semantics: (x) => {
       x.invoke(syscall, x.nextRip());
       x.continueAtRip();
