@@ -3,6 +3,7 @@
 
 import { i32, select } from "../../wasm/value.ts";
 import { faultingHelper, updateMode } from "../helper.ts";
+import { notCanonical } from "../segmentation.ts";
 import { CPL, FLAG, GPR, IDTR_BASE, RFLAGS, RIP, SEG_ATTR, SREG, TR, VECTOR } from "../state.ts";
 import {
   dplOf,
@@ -24,7 +25,7 @@ import {
   isSoftware,
   pushedFlags,
 } from "./events.ts";
-import { CS, isNonCanonical, SS } from "./modes.ts";
+import { CS, SS } from "./modes.ts";
 
 /** Offsets in the 64-bit TSS (SDM Vol. 3A 7.7). */
 const TSS64 = { RSP0: 4, IST1: 0x24 } as const;
@@ -84,8 +85,8 @@ export const deliverLong = faultingHelper(
     const top = c.let(pointer.and(-16n));
     const withCode = c.let(error.geS(0));
     const newRsp = c.let(top.sub(40n).sub(withCode.zx().shl(3)));
-    x.raiseIf(isNonCanonical(pointer).or(isNonCanonical(newRsp)), VECTOR.SS, ext);
-    x.raiseIf(isNonCanonical(target), VECTOR.GP, ext);
+    x.raiseIf(notCanonical(pointer).or(notCanonical(newRsp)), VECTOR.SS, ext);
+    x.raiseIf(notCanonical(target), VECTOR.GP, ext);
     const flags = c.let(pushedFlags(x, vector, kind).zx());
     const access = (user: "stack" | "system"): void => {
       x.store(64, top.sub(8n), x.get(SS.selector).zx(), user);

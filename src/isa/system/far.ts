@@ -2,6 +2,7 @@
 
 import { i32, select, type Val } from "../../wasm/value.ts";
 import { faultingHelper, type Helper, updateMode } from "../helper.ts";
+import { in64BitMode, notCanonical } from "../segmentation.ts";
 import type { Env } from "../semantics.ts";
 import { CPL, GPR, RIP, SEG_ATTR, SREG, VECTOR } from "../state.ts";
 import { ringPointer } from "./deliver-long.ts";
@@ -24,7 +25,7 @@ import {
   setSegment,
   setVirtualSegment,
 } from "./descriptors.ts";
-import { CS, is64Bit, isLongMode, isNonCanonical, isRealOrVirtual, isVirtual8086, SS } from "./modes.ts";
+import { CS, isLongMode, isRealOrVirtual, isVirtual8086, SS } from "./modes.ts";
 import { framePush, stackLinear } from "./stack.ts";
 import { TASK_REASON, taskSwitch } from "./task.ts";
 
@@ -33,7 +34,7 @@ const SYSTEM_TYPE = { TSS16: 1, CALL16: 4, TASK_GATE: 5, TSS32: 9, CALL: 0xc } a
 /** Pushes the return address of a call on the present stack and gives the new RSP, not yet written. Bytes an item, CS, RIP. */
 const pushReturn = faultingHelper("pushReturn", ["i32", "i32", "i64"], ["i64"], (x, bytes, cs, rip) => {
   const { c } = x;
-  c.if(is64Bit(x), () => {
+  c.if(in64BitMode(x), () => {
     const first = c.let(x.gpr(GPR.RSP, 64).sub(bytes.zx()));
     const second = c.let(first.sub(bytes.zx()));
     const push = (bits: 16 | 32 | 64): void => {
@@ -56,7 +57,7 @@ const pushReturn = faultingHelper("pushReturn", ["i32", "i32", "i64"], ["i64"], 
 
 function setStackPointer(x: Env, pointer: Val): void {
   x.c.if(
-    is64Bit(x),
+    in64BitMode(x),
     () => x.setGpr(GPR.RSP, 64, pointer),
     () => x.setGpr(GPR.RSP, 32, pointer.wrap()),
   );
@@ -72,7 +73,7 @@ function enterCode(x: Env, selector: Val, code: Fetched, target: Val): void {
 /** #GP(0) for a target outside the code segment or, in 64-bit code, the canonical range. */
 function checkTarget(x: Env, code: Fetched, target: Val): void {
   const is64 = isLongMode(x).ne(0).and(code.attr.and(SEG_ATTR.L).ne(0));
-  x.raiseIf(select(is64, isNonCanonical(target), target.gtU(limitOf(code.low).zx())), VECTOR.GP, 0);
+  x.raiseIf(select(is64, notCanonical(target), target.gtU(limitOf(code.low).zx())), VECTOR.GP, 0);
 }
 
 interface GateTarget {
@@ -131,7 +132,7 @@ const callInnerLong = faultingHelper(
     const level = c.let(dplOf(c.let(descriptor.shrU(40).wrap())));
     const top = x.call(ringPointer, level, 0);
     const rsp = c.let(top.sub(32n));
-    x.raiseIf(isNonCanonical(top).or(isNonCanonical(rsp)), VECTOR.SS, 0);
+    x.raiseIf(notCanonical(top).or(notCanonical(rsp)), VECTOR.SS, 0);
     x.store(64, top.sub(8n), x.get(SS.selector).zx(), "system");
     x.store(64, top.sub(16n), x.gpr(GPR.RSP, 64), "system");
     x.store(64, top.sub(24n), x.get(CS.selector).zx(), "system");

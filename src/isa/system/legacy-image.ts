@@ -2,6 +2,7 @@
 
 import { i32, laneOp, op, select, type Val } from "../../wasm/value.ts";
 import { faultingHelper, helper } from "../helper.ts";
+import { in64BitMode } from "../segmentation.ts";
 import type { Env } from "../semantics.ts";
 import {
   FCS,
@@ -18,7 +19,6 @@ import {
   VECTOR_STRIDE,
   X87_BASE,
 } from "../state.ts";
-import { is64Bit } from "./modes.ts";
 
 export const IMAGE = {
   FCW: 0,
@@ -112,7 +112,7 @@ export function forVectors(x: Env, body: (n: number, offset: number) => void): v
     for (let n = from; n < from + 8; n++) body(n, VECTOR_BASE + n * VECTOR_STRIDE);
   };
   each(0);
-  x.c.if(is64Bit(x), () => each(8));
+  x.c.if(in64BitMode(x), () => each(8));
 }
 
 export const storeXmm = faultingHelper("storeXmm", ["i64"], [], (x, area) => {

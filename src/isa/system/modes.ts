@@ -39,11 +39,6 @@ export function isLongMode(x: Env): Val {
   return x.get(EFER).and(EFER_BIT.LMA);
 }
 
-/** 1 in 64-bit mode. */
-export function is64Bit(x: Env): Val {
-  return x.get(EFER).shrU(10).and(x.get(CS.attr).shrU(13)).and(1);
-}
-
 /** #GP(0) for a privileged instruction outside ring 0. */
 export function requireCpl0(x: Env): void {
   x.raiseIf(x.get(CPL), VECTOR.GP, 0);
@@ -52,11 +47,6 @@ export function requireCpl0(x: Env): void {
 /** #UD for instructions that are not recognized in real-address and virtual-8086 mode. */
 export function requireProtected(x: Env): void {
   x.raiseIf(isRealOrVirtual(x), VECTOR.UD);
-}
-
-/** 1 for an address that is not canonical with 48 bits (SDM Vol. 1 3.3.7.1). */
-export function isNonCanonical(address: Val): Val {
-  return address.shl(16).shrS(16).ne(address);
 }
 
 /** A linear address as the mode forms it: 32 bits outside IA-32e mode. */

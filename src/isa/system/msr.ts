@@ -4,6 +4,7 @@ import { i32, op, type Val } from "../../wasm/value.ts";
 import { ANOMALY } from "../anomaly.ts";
 import { anomaly, faultingHelper, flushTlb, helper, hostReadMsr, hostWriteMsr, tscNow, updateMode } from "../helper.ts";
 import type { InstructionGroup } from "../instruction.ts";
+import { notCanonical } from "../segmentation.ts";
 import type { Env, Sem } from "../semantics.ts";
 import {
   CPL,
@@ -20,7 +21,7 @@ import {
   VECTOR,
 } from "../state.ts";
 import { allowedBits } from "./control.ts";
-import { isNonCanonical, requireCpl0 } from "./modes.ts";
+import { requireCpl0 } from "./modes.ts";
 import { CONSTANT_MSRS, SPECIAL_MSR, STORED_MSRS, type StoredMsr } from "./msrs.ts";
 
 /** The time stamp counter as the guest sees it. */
@@ -73,7 +74,7 @@ function invalid(x: Env, msr: StoredMsr, value: Val): Val {
     case "none":
       return i32(0);
     case "canonical":
-      return isNonCanonical(value);
+      return notCanonical(value);
     case "types":
       return x.call(holdsTypes, value, MTRR_TYPES).eqz();
     case "pat":

@@ -3,6 +3,7 @@
 import { EXIT } from "../exit.ts";
 import { faultingHelper, flushPage, flushTlb, helper, updateMode } from "../helper.ts";
 import type { Instruction, InstructionGroup } from "../instruction.ts";
+import { notCanonical } from "../segmentation.ts";
 import type { Env, Sem } from "../semantics.ts";
 import {
   ACTIVITY,
@@ -19,7 +20,7 @@ import {
   SREG,
   VECTOR,
 } from "../state.ts";
-import { iopl, isNonCanonical, isRealOrVirtual, requireCpl0 } from "./modes.ts";
+import { iopl, isRealOrVirtual, requireCpl0 } from "./modes.ts";
 
 const HALTED = 1;
 const SHADOW_STI = 1;
@@ -46,7 +47,7 @@ function base(name: string, reg: number, field: Field, write: boolean): Instruct
         return;
       }
       const value = x.c.let(x.read(0).zx());
-      if (x.bits(0) === 64) x.raiseIf(isNonCanonical(value), VECTOR.GP, 0);
+      if (x.bits(0) === 64) x.raiseIf(notCanonical(value), VECTOR.GP, 0);
       x.put(field, value);
     },
   };
@@ -90,7 +91,7 @@ const invpcid = faultingHelper("invpcid", ["i64", "i64"], [], (x, type, descript
       [
         [0],
         () => {
-          x.raiseIf(isNonCanonical(linear), VECTOR.GP, 0);
+          x.raiseIf(notCanonical(linear), VECTOR.GP, 0);
           c.if(present, () => x.invoke(flushPage, linear));
         },
       ],
@@ -106,7 +107,7 @@ function invalidatePage(x: Sem): void {
   requireCpl0(x);
   const linear = x.c.let(x.address(0));
   // A non-canonical address does nothing (SDM Vol. 2A INVLPG).
-  x.c.if(isNonCanonical(linear).eqz(), () => x.invoke(flushPage, linear));
+  x.c.if(notCanonical(linear).eqz(), () => x.invoke(flushPage, linear));
   x.endBlock();
 }
 

@@ -2,6 +2,7 @@
 
 import { i32, i64, select, type Val } from "../../wasm/value.ts";
 import { faultingHelper, type Helper, helper, updateMode } from "../helper.ts";
+import { in64BitMode, notCanonical } from "../segmentation.ts";
 import type { Env } from "../semantics.ts";
 import { CPL, DR7, FLAG, GPR, NMI_BLOCKED, RFLAGS, RIP, SEG_ATTR, SEGMENTS, SREG, TR, VECTOR } from "../state.ts";
 import {
@@ -20,7 +21,7 @@ import {
   setSegment,
   setVirtualSegment,
 } from "./descriptors.ts";
-import { CS, iopl, is64Bit, isLongMode, isNonCanonical, isProtected, isVirtual8086, SS, wrapLinear } from "./modes.ts";
+import { CS, iopl, isLongMode, isProtected, isVirtual8086, SS, wrapLinear } from "./modes.ts";
 import { MODE_FLAGS, RFLAGS_BITS, setRflags, USER_FLAGS, writableFlags } from "./rflags.ts";
 import { adjustStack, readStack } from "./stack.ts";
 import { TASK_REASON, taskSwitch } from "./task.ts";
@@ -73,7 +74,7 @@ const dropInnerSegments = helper("dropInnerSegments", ["i32"], [], (x, level) =>
 
 /** Checks the instruction pointer against the code segment returned to. */
 function checkTarget(x: Env, ip: Val, to64: Val, code: Val): void {
-  x.raiseIf(select(to64, isNonCanonical(ip), ip.gtU(limitOf(code).zx())), VECTOR.GP, 0);
+  x.raiseIf(select(to64, notCanonical(ip), ip.gtU(limitOf(code).zx())), VECTOR.GP, 0);
 }
 
 function is64BitCode(x: Env, attr: Val): Val {
@@ -257,7 +258,7 @@ export function emitIret(x: Env, bits: 16 | 32 | 64, long: boolean, next: Val): 
     isProtected(x).ne(0).and(isVirtual8086(x).eqz()),
     () => {
       c.if(
-        is64Bit(x),
+        in64BitMode(x),
         () => x.invoke(IRET_WIDE[bits], next),
         () => x.invoke(IRET_NARROW[bits], next),
       );
@@ -345,7 +346,7 @@ export function emitRetf(x: Env, bits: 16 | 32 | 64, long: boolean, bytes: Val):
     isProtected(x).ne(0).and(isVirtual8086(x).eqz()),
     () => {
       c.if(
-        is64Bit(x),
+        in64BitMode(x),
         () => x.invoke(RETF_WIDE[bits], bytes),
         () => x.invoke(RETF_NARROW[bits], bytes),
       );

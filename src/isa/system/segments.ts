@@ -4,6 +4,7 @@ import { i32, select, type Val } from "../../wasm/value.ts";
 import { faultingHelper, updateMode } from "../helper.ts";
 import type { InstructionGroup } from "../instruction.ts";
 import { push, readStack, releaseStack, type StackBits } from "../integer/stack-access.ts";
+import { in64BitMode, notCanonical } from "../segmentation.ts";
 import type { Env, Sem } from "../semantics.ts";
 import { CPL, CR4, CR4_BIT, type Field, FLAG, LDTR, SEG_ATTR, SHADOW, SREG, TR, VECTOR } from "../state.ts";
 import {
@@ -24,16 +25,7 @@ import {
   setSegment,
   setVirtualSegment,
 } from "./descriptors.ts";
-import {
-  is64Bit,
-  isLongMode,
-  isNonCanonical,
-  isRealOrVirtual,
-  isVirtual8086,
-  requireCpl0,
-  requireProtected,
-  wrapLinear,
-} from "./modes.ts";
+import { isLongMode, isRealOrVirtual, isVirtual8086, requireCpl0, requireProtected, wrapLinear } from "./modes.ts";
 
 /** Interrupt shadow of a load of SS: interrupts, and debug traps, wait for one more instruction (SDM Vol. 3A 6.8.3). */
 const SHADOW_MOV_SS = 2;
@@ -45,7 +37,7 @@ const loadStackSegment = faultingHelper("loadStackSegment", ["i32"], [], (x, sel
   const cpl = c.let(x.get(CPL));
   const rpl = c.let(selector.and(3));
   c.if(error.eqz(), () => {
-    x.raiseIf(is64Bit(x).eqz().or(cpl.eq(3)).or(rpl.ne(cpl)), VECTOR.GP, 0);
+    x.raiseIf(in64BitMode(x).eqz().or(cpl.eq(3)).or(rpl.ne(cpl)), VECTOR.GP, 0);
     setNullSegment(x, i32(SREG.SS), selector, cpl);
     x.done();
   });
@@ -308,7 +300,7 @@ const systemDescriptor = faultingHelper("systemDescriptor", ["i32"], ["i64", "i6
     x.raiseIf(x.call(descriptorAddress, selector, 16).eq(-1n), VECTOR.GP, error);
     const high = x.load(64, at.add(8n), "system");
     x.raiseIf(high.bits(40, 5).ne(0n), VECTOR.GP, error);
-    x.raiseIf(isNonCanonical(c.let(baseOf(low).or(high.shl(32)))), VECTOR.GP, error);
+    x.raiseIf(notCanonical(c.let(baseOf(low).or(high.shl(32)))), VECTOR.GP, error);
     x.done(low, high.and(0xffffffffn));
   });
   x.done(low, 0n);

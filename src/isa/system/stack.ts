@@ -3,10 +3,11 @@
 
 import { i32, select, type Val } from "../../wasm/value.ts";
 import { faultingHelper, helper } from "../helper.ts";
+import { in64BitMode, notCanonical } from "../segmentation.ts";
 import type { Bits, Env } from "../semantics.ts";
 import { GPR, SEG_ATTR, VECTOR } from "../state.ts";
 import { beyondLimit } from "./descriptors.ts";
-import { is64Bit, isNonCanonical, SS, wrapLinear } from "./modes.ts";
+import { SS, wrapLinear } from "./modes.ts";
 
 /** Bits of the stack pointer that count, by a stack segment's access rights. */
 export function stackMask(attr: Val): Val {
@@ -57,9 +58,9 @@ export const framePush = faultingHelper(
 /** Linear address of `bytes` bytes on the present stack, `distance` from its pointer; #SS(0) beyond the limit or canonical range. */
 export const stackLinear = faultingHelper("stackLinear", ["i32", "i32"], ["i64"], (x, distance, bytes) => {
   const { c } = x;
-  c.if(is64Bit(x), () => {
+  c.if(in64BitMode(x), () => {
     const linear = c.let(x.gpr(GPR.RSP, 64).add(distance.sx()));
-    x.raiseIf(isNonCanonical(linear), VECTOR.SS, 0);
+    x.raiseIf(notCanonical(linear), VECTOR.SS, 0);
     x.done(linear);
   });
   const attr = c.let(x.get(SS.attr));
@@ -72,7 +73,7 @@ export const stackLinear = faultingHelper("stackLinear", ["i32", "i32"], ["i64"]
 /** Moves the present stack pointer: RSP, ESP or SP as the mode and the stack segment say. */
 export const adjustStack = helper("adjustStack", ["i32"], [], (x, distance) => {
   const { c } = x;
-  c.if(is64Bit(x), () => {
+  c.if(in64BitMode(x), () => {
     x.setGpr(GPR.RSP, 64, x.gpr(GPR.RSP, 64).add(distance.sx()));
     x.done();
   });

@@ -3,14 +3,15 @@
 import type { Val } from "../../wasm/value.ts";
 import { updateMode } from "../helper.ts";
 import type { Instruction, InstructionGroup } from "../instruction.ts";
+import { in64BitMode, notCanonical } from "../segmentation.ts";
 import type { Sem } from "../semantics.ts";
 import { CR0, CR0_BIT, type Field, GDTR_BASE, GDTR_LIMIT, IDTR_BASE, IDTR_LIMIT, VECTOR } from "../state.ts";
-import { is64Bit, isNonCanonical, requireCpl0 } from "./modes.ts";
+import { requireCpl0 } from "./modes.ts";
 import { checkUmip } from "./segments.ts";
 
 /** Not zero in 64-bit mode: there the base has 64 bits whatever the operand size. */
 function wideBase(x: Sem): Val | undefined {
-  return x.long ? undefined : x.c.let(is64Bit(x));
+  return x.long ? undefined : x.c.let(in64BitMode(x));
 }
 
 /** Emits `wide` in 64-bit mode, else `narrow`. */
@@ -31,7 +32,7 @@ function loadTable(name: string, reg: number, limitField: Field, baseField: Fiel
         () => {
           const limit = x.load(16, x.addressAt(0, 0, 2));
           const base = x.load(64, x.addressAt(0, 2, 8));
-          x.raiseIf(isNonCanonical(base), VECTOR.GP, 0);
+          x.raiseIf(notCanonical(base), VECTOR.GP, 0);
           x.put(limitField, limit);
           x.put(baseField, base);
         },

@@ -3,6 +3,7 @@
 import { i32, i64, select, type Val } from "../../wasm/value.ts";
 import { faultingHelper, updateMode } from "../helper.ts";
 import type { InstructionGroup } from "../instruction.ts";
+import { in64BitMode, notCanonical } from "../segmentation.ts";
 import type { Env, Sem } from "../semantics.ts";
 import {
   CPL,
@@ -23,7 +24,7 @@ import {
   VECTOR,
 } from "../state.ts";
 import { callFar, jumpFar } from "./far.ts";
-import { CS, is64Bit, isLongMode, isNonCanonical, isProtected, requireCpl0, SS } from "./modes.ts";
+import { CS, isLongMode, isProtected, requireCpl0, SS } from "./modes.ts";
 import { emitRetf } from "./returns.ts";
 import { RFLAGS_BITS, setRflags } from "./rflags.ts";
 
@@ -57,7 +58,7 @@ function setFlat(x: Env, segment: SegmentFields, selector: Val, attr: Val | numb
 /** SYSCALL: RIP of the next instruction. */
 const syscall = faultingHelper("syscall", ["i64"], [], (x, next) => {
   const { c } = x;
-  x.raiseIf(x.get(EFER).and(EFER_BIT.SCE).eqz().or(is64Bit(x).eqz()), VECTOR.UD);
+  x.raiseIf(x.get(EFER).and(EFER_BIT.SCE).eqz().or(in64BitMode(x).eqz()), VECTOR.UD);
   const flags = c.let(x.rflags().and(~FLAG.RF));
   x.setGpr(GPR.RCX, 64, next);
   x.setGpr(GPR.R11, 64, flags.zx());
@@ -75,11 +76,11 @@ const syscall = faultingHelper("syscall", ["i64"], [], (x, next) => {
 /** SYSRET: 1 for 64-bit operand size. */
 const sysret = faultingHelper("sysret", ["i32"], [], (x, wide) => {
   const { c } = x;
-  x.raiseIf(x.get(EFER).and(EFER_BIT.SCE).eqz().or(is64Bit(x).eqz()), VECTOR.UD);
+  x.raiseIf(x.get(EFER).and(EFER_BIT.SCE).eqz().or(in64BitMode(x).eqz()), VECTOR.UD);
   requireCpl0(x);
   const rcx = c.let(x.gpr(GPR.RCX, 64));
   const target = c.let(select(wide, rcx, rcx.and(0xffffffffn)));
-  x.raiseIf(isNonCanonical(target), VECTOR.GP, 0);
+  x.raiseIf(notCanonical(target), VECTOR.GP, 0);
   setRflags(x, x.gpr(GPR.R11, 32).and(~(FLAG.RF | FLAG.VM)), RFLAGS_BITS);
   const base = c.let(x.get(STAR).shrU(48).wrap());
   const code = base.add(wide.shl(4));
@@ -115,7 +116,7 @@ const sysexit = faultingHelper("sysexit", ["i32"], [], (x, wide) => {
   const mask = c.let(select(wide, i64(-1), i64(0xffffffffn)));
   const target = c.let(x.gpr(GPR.RDX, 64).and(mask));
   const pointer = c.let(x.gpr(GPR.RCX, 64).and(mask));
-  x.raiseIf(isNonCanonical(target).or(isNonCanonical(pointer)), VECTOR.GP, 0);
+  x.raiseIf(notCanonical(target).or(notCanonical(pointer)), VECTOR.GP, 0);
   const code = c.let(base.add(16).add(wide.shl(4)));
   setFlat(x, CS, code.or(3).and(0xffff), c.let(select(wide, i32(FLAT.CODE64), FLAT.CODE32)).or(DPL3));
   setFlat(x, SS, code.add(8).or(3).and(0xffff), FLAT.DATA | DPL3);

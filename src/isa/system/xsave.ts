@@ -192,7 +192,7 @@ function fxInstruction(name: string, reg: number, target: typeof fxsave): Instru
     feature: "fxsr",
     semantics: (x) => {
       requireFpu(x, CR0_BIT.EM | CR0_BIT.TS);
-      x.invoke(target, x.addressAt(0, 0, IMAGE.SIZE), wide(x));
+      x.invoke(target, x.addressAt(0, 0, IMAGE.SIZE, target === fxsave), wide(x));
     },
   };
 }
@@ -205,7 +205,7 @@ function xsaveInstruction(name: string, row: string, feature: string, kind: numb
     semantics: (x) => {
       requireXsave(x);
       requireFpu(x, CR0_BIT.TS);
-      x.invoke(xsave, x.addressAt(0, 0, LEGACY_SIZE + HEADER_SIZE), edxEax(x), wide(x), kind);
+      x.invoke(xsave, x.addressAt(0, 0, LEGACY_SIZE + HEADER_SIZE, true), edxEax(x), wide(x), kind);
     },
   };
 }
