@@ -345,11 +345,10 @@ function emitDecodeOne(m: ModuleBuilder, env: (c: Code) => Env, tables: DecodeTa
       },
     );
 
-    // LOCK on what does not take it, or without a memory destination (SDM Vol. 2A LOCK); features that the CPU model lacks.
+    // Features that the CPU model lacks.
     const feature = c.let(info(ENTRY.FEATURE));
     const absent = feature.ne(255).and(cpu.ld8u(feature.shrU(3), VAR.FEATURES).shrU(feature.and(7)).and(1).eqz());
-    const badLock = lock.and(form.ne(FORM.LOCKED).or(flags.and(ENTRY_FLAG.LOCK).eqz()));
-    c.if(absent.or(badLock), () => finish(PSEUDO.UNDEFINED), undefined, "unlikely");
+    c.if(absent, () => finish(PSEUDO.UNDEFINED), undefined, "unlikely");
 
     // Immediates
     const immediate = c.local("i32", 0);
@@ -438,6 +437,9 @@ function emitDecodeOne(m: ModuleBuilder, env: (c: Code) => Env, tables: DecodeTa
     );
     const length = c.let(p.sub(FETCH_BUFFER));
     c.if(length.gtU(MAX_LENGTH), tooLong, undefined, "unlikely");
+    // LOCK on what does not take it, or without a memory destination (SDM Vol. 2A LOCK).
+    const badLock = lock.and(form.ne(FORM.LOCKED).or(flags.and(ENTRY_FLAG.LOCK).eqz()));
+    c.if(badLock, () => finish(PSEUDO.UNDEFINED), undefined, "unlikely");
     c.if(ripRelative, () => {
       // The displacement is made relative to RIP_BASE. Where that does not fit, the scale bits, which mean nothing without an index, say so.
       const fromBase = c.let(disp.add(low).add(length));

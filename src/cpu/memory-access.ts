@@ -61,18 +61,8 @@ export function emitMemoryAccess(
       ),
     );
 
-  /** Checks that come before translation: canonical address (SDM Vol. 1 3.3.7.1), alignment (SDM Vol. 3A 6.15, #AC). */
-  const check = (c: Code, x: Env, linear: Val, access: Val, bytes: number): void => {
-    c.if(
-      canonical(linear)
-        .and(canonical(linear.add(bytes - 1)))
-        .eqz(),
-      () => raiseNotCanonical(c, x, access),
-      undefined,
-      "unlikely",
-    );
-    if (bytes === 1) return;
-    c.if(linear.wrap().and(bytes - 1), () => {
+  const checkAlignment = (c: Code, x: Env, linear: Val, access: Val, bytes: Val): void => {
+    c.if(linear.wrap().and(bytes.sub(1)), () => {
       const checked = x
         .get(CPL)
         .eq(3)
@@ -83,11 +73,31 @@ export function emitMemoryAccess(
     });
   };
 
+  /** Checks that come before translation: canonical address (SDM Vol. 1 3.3.7.1), alignment (SDM Vol. 3A 6.15, #AC). */
+  const check = (c: Code, x: Env, linear: Val, access: Val, bytes: number): void => {
+    c.if(
+      canonical(linear)
+        .and(canonical(linear.add(bytes - 1)))
+        .eqz(),
+      () => raiseNotCanonical(c, x, access),
+      undefined,
+      "unlikely",
+    );
+    if (bytes > 1) checkAlignment(c, x, linear, access, i32(bytes));
+  };
+
   const crossesPage = (linear: Val, bytes: number): Val =>
     linear
       .wrap()
       .and(0xfff)
       .gtU(0x1000 - bytes);
+
+  /** An unaligned access within a page that is in the TLB: runs `hit` with the host offset. */
+  const tryTlb = (c: Code, x: Env, linear: Val, access: Val, table: number, hit: (host: Val) => void): void => {
+    const slot = linear.shrU(9).wrap().and(x.cpu.ld32(0, VAR.TLB_INDEX_MASK)).add(x.cpu.ld32(0, table));
+    const found = c.let(x.cpu.ld64(slot).xor(linear));
+    c.if(access.ne(SYSTEM).and(found.and(x.cpu.ld64(0, VAR.TLB_MASK)).eqz()), () => hit(found.wrap()));
+  };
 
   const halves = (x: Env): [Val, Val] => [x.cpu.ld32(0, VAR.MMIO_GPA), x.cpu.ld32(0, VAR.MMIO_GPA + 4)];
 
@@ -103,12 +113,8 @@ export function emitMemoryAccess(
     const x = env(c);
     const [linear, bytes, access] = c.params;
     const last = c.let(linear.add(bytes.sub(1).zx()));
-    c.if(
-      canonical(linear).and(canonical(last)).eqz(),
-      () => raiseNotCanonical(c, x, access),
-      undefined,
-      "unlikely",
-    );
+    c.if(canonical(linear).and(canonical(last)).eqz(), () => raiseNotCanonical(c, x, access), undefined, "unlikely");
+    checkAlignment(c, x, linear, access, bytes);
     const bits = walkBits(c, x, access, true);
     const [first] = c.callMany(paging.translate, [linear, bits]);
     c.if(first.eq(1), () => c.ret(1));
@@ -152,9 +158,7 @@ export function emitMemoryAccess(
           c.ret(0, value);
         });
       }
-      const [status, at] = c.callMany(paging.translate, [linear, walkBits(c, x, access, false)]);
-      c.if(status.eq(1), () => c.ret(1, nothing()));
-      c.if(status.eqz(), () => {
+      const fromRam = (at: Val): void => {
         const { ram } = x;
         const value =
           width === 128
@@ -167,7 +171,11 @@ export function emitMemoryAccess(
                   ? ram.ld16u(at)
                   : ram.ld8u(at);
         c.ret(0, value);
-      });
+      };
+      if (bytes > 1) tryTlb(c, x, linear, access, VAR.TLB_READ, fromRam);
+      const [status, at] = c.callMany(paging.translate, [linear, walkBits(c, x, access, false)]);
+      c.if(status.eq(1), () => c.ret(1, nothing()));
+      c.if(status.eqz(), () => fromRam(at));
       const [low, high] = halves(x).map((half) => c.let(half));
       const read = (offset: number, size: number): Val => c.call(host.mmioRead, low.add(offset), high, size);
       const quad = (offset: number): Val => {
@@ -210,6 +218,13 @@ export function emitMemoryAccess(
             c.set(at, at.add(1));
             c.brIf(head, at.ltU(bytes));
           });
+          c.ret(0);
+        });
+      }
+      if (bytes > 1) {
+        // A page in the write table holds no translated code.
+        tryTlb(c, x, linear, access, VAR.TLB_WRITE, (at) => {
+          c.store(x.ram, bytes, at, value);
           c.ret(0);
         });
       }
