@@ -1,0 +1,125 @@
+// What a machine is made of, and the check of what users ask for. Everything wrong with a request is a SkepError of one line, found before
+// anything is built.
+
+import { type CpuModel, CpuModelError, DEFAULT_CPU_MODEL, parseCpuModel } from "../cpu/model.ts";
+import { SkepError } from "../errors.ts";
+import { MINIMUM_MEMORY } from "../firmware/e820.ts";
+import type { BlockStorage } from "../host/block.ts";
+import { RAM_LIMIT } from "../vmm/memory.ts";
+import { isTraceKind, TRACE_KINDS, type TraceKind } from "../vmm/trace.ts";
+
+export const ENGINES = ["interpret"] as const;
+export type EngineName = (typeof ENGINES)[number];
+
+/** What the embedding program may say about the machine itself; everything has a default. */
+export interface MachineRequest {
+  /** Bytes, or a number with K, M or G behind it. */
+  readonly memory?: number | string;
+  readonly cpus?: number;
+  /** A model with features added and taken away: `x86-64-v2,+movbe,-sse4_2`. */
+  readonly cpu?: string;
+  readonly engine?: string;
+  /** True: at the usual port; or the port. */
+  readonly debugExit?: boolean | number;
+  /** Serial ports, 1 to 4. */
+  readonly serialPorts?: number;
+  readonly trace?: readonly string[];
+}
+
+export interface MachineConfig {
+  readonly memoryBytes: number;
+  readonly cpus: number;
+  readonly cpu: CpuModel;
+  readonly engine: EngineName;
+  readonly debugExitPort: number | undefined;
+  readonly serialPorts: number;
+  readonly trace: readonly TraceKind[];
+}
+
+export interface DiskConfig {
+  readonly storage: BlockStorage;
+  /** Up to 20 ASCII characters that the guest can ask for. */
+  readonly serial: string;
+}
+
+export interface KernelConfig {
+  readonly bytes: Uint8Array;
+  /** What messages and Multiboot kernels call it. */
+  readonly name: string;
+  readonly commandLine: string;
+  readonly initrd?: Uint8Array;
+  readonly modules?: readonly { readonly bytes: Uint8Array; readonly text: string }[];
+}
+
+export const DEFAULT_MEMORY = 512 * 2 ** 20;
+export const DEFAULT_DEBUG_EXIT_PORT = 0xf4;
+/** Slots of the bus that are left for disks. */
+export const DISKS_MAX = 24;
+const CPUS_MAX = 1;
+const SERIAL_PORTS_MAX = 4;
+const PAGE = 4096;
+const UNITS: { readonly [unit: string]: number } = { "": 1, K: 2 ** 10, M: 2 ** 20, G: 2 ** 30 };
+const MIB = 2 ** 20;
+
+function bad(message: string): never {
+  throw new SkepError("config", message);
+}
+
+/** A size as users write it: `512M`, `1.5G`, `1048576`. */
+export function parseSize(text: string, what: string): number {
+  const match = /^(\d+(?:\.\d+)?)\s*([KMG]?)(?:i?B)?$/i.exec(text.trim());
+  if (match === null) bad(`${what} "${text}" is no size: write a number with K, M or G behind it, as in 512M`);
+  return Math.round(Number(match[1]) * UNITS[match[2].toUpperCase()]);
+}
+
+function memoryBytes(memory: number | string): number {
+  const bytes = typeof memory === "string" ? parseSize(memory, "memory") : memory;
+  const text = typeof memory === "string" ? memory : `${memory} bytes`;
+  if (!Number.isInteger(bytes) || bytes < 0) bad(`memory "${memory}" is no number of bytes`);
+  if (bytes < MINIMUM_MEMORY) bad(`memory of ${text} is too small: a machine has at least ${MINIMUM_MEMORY / MIB}M`);
+  if (bytes > RAM_LIMIT) bad(`memory of ${text} is too large: a machine has at most ${RAM_LIMIT / MIB}M`);
+  return Math.floor(bytes / PAGE) * PAGE;
+}
+
+function cpuModel(text: string): CpuModel {
+  try {
+    return parseCpuModel(text);
+  } catch (error) {
+    if (error instanceof CpuModelError) throw new SkepError("config", error.message, { cause: error });
+    throw error;
+  }
+}
+
+function debugExitPort(request: boolean | number | undefined): number | undefined {
+  if (request === undefined || request === false) return undefined;
+  if (request === true) return DEFAULT_DEBUG_EXIT_PORT;
+  if (!Number.isInteger(request) || request < 0 || request > 0xfffc) bad(`debug exit port ${request} is no I/O port`);
+  return request;
+}
+
+function traceKind(name: string): TraceKind {
+  if (isTraceKind(name)) return name;
+  return bad(`there is no trace of "${name}": known are ${Object.keys(TRACE_KINDS).join(", ")}`);
+}
+
+/** Checks a request and fills in the defaults. */
+export function machineConfig(request: MachineRequest): MachineConfig {
+  const cpus = request.cpus ?? 1;
+  if (!Number.isInteger(cpus) || cpus < 1) bad(`"${cpus}" is no number of CPUs`);
+  if (cpus > CPUS_MAX) bad(`${cpus} CPUs are more than the ${CPUS_MAX} that a machine can have so far`);
+  const engine = request.engine ?? "interpret";
+  const known = ENGINES.find((name) => name === engine);
+  if (known === undefined) bad(`unknown engine "${engine}": known are ${ENGINES.join(", ")}`);
+  const serialPorts = request.serialPorts ?? 1;
+  if (!Number.isInteger(serialPorts) || serialPorts < 1 || serialPorts > SERIAL_PORTS_MAX)
+    bad(`${serialPorts} serial ports: a machine has 1 to ${SERIAL_PORTS_MAX}`);
+  return {
+    memoryBytes: memoryBytes(request.memory ?? DEFAULT_MEMORY),
+    cpus,
+    cpu: cpuModel(request.cpu ?? DEFAULT_CPU_MODEL),
+    engine: known,
+    debugExitPort: debugExitPort(request.debugExit),
+    serialPorts,
+    trace: (request.trace ?? []).map(traceKind),
+  };
+}

@@ -1,0 +1,382 @@
+// Puts a PC together: the core, interrupt controllers and timers, legacy devices, the PCI bus with virtio devices on it. The only place that
+// names all of them. It knows nothing of kernels and of the host's threads.
+
+import { engineModel } from "../cpu/cpuid-leaves.ts";
+import { ramMemoryBytes, TranslateEngine } from "../cpu/engine.ts";
+import { AcpiPm } from "../devices/acpi-pm.ts";
+import { DebugExit } from "../devices/debug-exit.ts";
+import { I8042 } from "../devices/i8042.ts";
+import { assignBars } from "../devices/pci/assign-bars.ts";
+import { PciHost } from "../devices/pci/host.ts";
+import { Port92 } from "../devices/port92.ts";
+import { ResetControl } from "../devices/reset-control.ts";
+import { Uart16550 } from "../devices/uart16550.ts";
+import { VirtioBlock } from "../devices/virtio/block.ts";
+import { VirtioConsole } from "../devices/virtio/console.ts";
+import type { VirtioDevice } from "../devices/virtio/device.ts";
+import { VirtioEntropy } from "../devices/virtio/entropy.ts";
+import { VirtioPci } from "../devices/virtio/pci-transport.ts";
+import { SkepError } from "../errors.ts";
+import { type FirmwareConfig, PCI_GSI_BASE, PM_LAYOUT } from "../firmware/config.ts";
+import type { Host } from "../host/host.ts";
+import { MAXPHYADDR } from "../isa/state.ts";
+import { Anomalies } from "../vmm/anomalies.ts";
+import type { InterruptPin } from "../vmm/bus.ts";
+import { type Clock, TimerQueue } from "../vmm/clock.ts";
+import type { Engine, EngineHost } from "../vmm/engine.ts";
+import { HPET_LENGTH, Hpet } from "../vmm/io/hpet.ts";
+import { InterruptRouter } from "../vmm/io/interrupt-router.ts";
+import { IoApic } from "../vmm/io/ioapic.ts";
+import { Lvt } from "../vmm/io/lapic-registers.ts";
+import { MsiReceiver } from "../vmm/io/msi.ts";
+import { PIC_PORTS, Pic } from "../vmm/io/pic.ts";
+import { PIT_PORTS, Pit } from "../vmm/io/pit.ts";
+import { PmTimer } from "../vmm/io/pmtimer.ts";
+import { RTC_PORTS, Rtc } from "../vmm/io/rtc.ts";
+import { IoBus } from "../vmm/io-space.ts";
+import { GuestMemoryError, GuestRam, HOLE_BASE } from "../vmm/memory.ts";
+import type { Stateful } from "../vmm/state.ts";
+import type { Trace } from "../vmm/trace.ts";
+import { CRYSTAL_HZ, TSC_HZ } from "../vmm/tsc.ts";
+import { Vcpu } from "../vmm/vcpu.ts";
+import { Vm } from "../vmm/vm.ts";
+import { DISKS_MAX, type DiskConfig, type MachineConfig } from "./config.ts";
+import { RandomWords } from "./random-words.ts";
+import {
+  ECAM,
+  ELCR_HIGH,
+  HPET_BASE,
+  HPET_PINS,
+  IOAPIC,
+  IOAPIC_TIMER_PIN,
+  IRQ,
+  PCI_PIC_IRQS,
+  PCI_SLOT,
+  PCI_WINDOWS,
+  PM_BASE,
+  SERIAL_PORTS,
+} from "./wiring.ts";
+
+export interface PcOptions {
+  readonly config: MachineConfig;
+  readonly disks: readonly DiskConfig[];
+  readonly clock: Clock;
+  readonly host: Host;
+  readonly trace: Trace;
+  /** A byte that the guest wrote to a serial port, by the port's position. */
+  onSerial(port: number, byte: number): void;
+  onConsole(bytes: Uint8Array): void;
+  /** A serial port (by position) or the virtio console (-1) that took less than it was given has room again. */
+  onRoom(port: number): void;
+  /** Instead of the engine that the configuration names; for tests of what is around it. */
+  createEngine?(host: EngineHost, memory: GuestRam, apicId: number): Engine;
+}
+
+export const VIRTIO_CONSOLE = -1;
+
+/** A part of the machine with state, by the name that it has in snapshots. */
+export type NamedParts = ReadonlyMap<string, Stateful>;
+
+export class Pc {
+  readonly vm: Vm;
+  readonly memory: GuestRam;
+  readonly io: IoBus;
+  readonly anomalies: Anomalies;
+  readonly timers: TimerQueue;
+  readonly router = new InterruptRouter();
+  readonly ioapic: IoApic;
+  readonly pic: Pic;
+  readonly pit: Pit;
+  readonly hpet: Hpet;
+  readonly rtc: Rtc;
+  readonly pmTimer: PmTimer;
+  readonly acpi: AcpiPm;
+  readonly keyboard: I8042;
+  readonly port92: Port92;
+  readonly resetControl: ResetControl;
+  readonly serial: readonly Uart16550[];
+  readonly pci: PciHost;
+  readonly entropy: VirtioPci;
+  readonly console: VirtioConsole;
+  readonly consolePci: VirtioPci;
+  readonly disks: readonly VirtioPci[];
+  private readonly config: MachineConfig;
+  private readonly host: Host;
+  /** Bit 7 of port 70h: the board's NMIs are held back. */
+  private nmiMasked = false;
+
+  constructor(options: PcOptions) {
+    const { config, clock, host, trace } = options;
+    this.config = config;
+    this.host = host;
+    this.anomalies = new Anomalies(trace.anomalies);
+    this.timers = new TimerQueue(clock);
+    this.io = new IoBus(this.anomalies);
+    this.io.portTrace = trace.ports;
+    this.io.mmioTrace = trace.mmio;
+    this.memory = this.makeMemory();
+    this.vm = new Vm({ clock, timers: this.timers, router: this.router, trace });
+    const { io, timers, anomalies, router, vm } = this;
+
+    this.pic = new Pic({ anomalies, intr: (asserted) => router.setLint(0, asserted) });
+    this.ioapic = new IoApic({ bus: router, anomalies, id: IOAPIC.id, trace: trace.interrupts });
+    router.addIoApic(this.ioapic);
+    this.addVcpus(options);
+
+    io.mapPorts("pic", PIC_PORTS.master, 2, this.pic);
+    io.mapPorts("pic", PIC_PORTS.slave, 2, this.pic);
+    io.mapPorts("pic", PIC_PORTS.elcr, 2, this.pic);
+    io.mapMmio("ioapic", IOAPIC.base, IOAPIC.length, this.ioapic);
+
+    const nmi = (): void => {
+      if (!this.nmiMasked) router.triggerLocal(Lvt.LINT1);
+    };
+    this.pit = new Pit({ clock, timers, anomalies, nmi, pin: this.isaPin(IRQ.TIMER, "pit") });
+    io.mapPorts("pit", PIT_PORTS.counters, 4, this.pit);
+    io.mapPorts("nmi-status", PIT_PORTS.nmiStatus, 1, this.pit);
+    this.rtc = new Rtc({
+      clock,
+      timers,
+      anomalies,
+      pin: this.isaPin(IRQ.RTC, "rtc"),
+      wallClockAtZero: host.wallClock() - clock.now() / 1e6,
+      nmiMaskChanged: (masked) => {
+        this.nmiMasked = masked;
+      },
+    });
+    io.mapPorts("rtc", RTC_PORTS.index, 2, this.rtc);
+    this.hpet = this.makeHpet(clock);
+    io.mapMmio("hpet", HPET_BASE, HPET_LENGTH, this.hpet);
+
+    this.pmTimer = new PmTimer({
+      clock,
+      timers,
+      anomalies,
+      port: PM_BASE + PM_LAYOUT.PM_TMR.offset,
+      bits: 32,
+      carried: () => this.acpi.timerCarry(),
+    });
+    io.mapPorts("pm-timer", PM_BASE + PM_LAYOUT.PM_TMR.offset, PM_LAYOUT.PM_TMR.length, this.pmTimer);
+    this.acpi = new AcpiPm({
+      io,
+      log: anomalies,
+      base: PM_BASE,
+      sci: this.isaPin(IRQ.SCI, "acpi"),
+      timer: this.pmTimer,
+      onPowerOff: () => vm.end({ reason: "power-off" }),
+    });
+
+    const onReset = (): void => vm.end({ reason: "reset" });
+    // Address line 20 is always let through, as on PCs without the gate; guests read back what they set.
+    const onA20 = (): void => {};
+    this.resetControl = new ResetControl({ onReset });
+    this.port92 = new Port92({ io, onA20, onReset });
+    this.keyboard = new I8042({ io, onA20, onReset, interrupt: this.isaPin(IRQ.KEYBOARD, "i8042") });
+    this.serial = SERIAL_PORTS.slice(0, config.serialPorts).map(
+      ({ name, port, irq }, position) =>
+        new Uart16550({
+          name,
+          port,
+          io,
+          timers,
+          interrupt: this.isaPin(irq, name),
+          onOutput: (byte) => options.onSerial(position, byte),
+          onRoom: () => options.onRoom(position),
+        }),
+    );
+    if (config.debugExitPort !== undefined) {
+      const onExit = (status: number): void => vm.end({ reason: "debug-exit", status });
+      new DebugExit({ io, port: config.debugExitPort, onExit });
+    }
+
+    const intx = PCI_PIC_IRQS.map((irq, line) =>
+      this.sharedPin(this.pic.pin(irq), this.ioapic.pin(PCI_GSI_BASE + line, "pci")),
+    );
+    const msi = new MsiReceiver({ bus: router, anomalies });
+    this.pci = new PciHost({
+      io,
+      msi,
+      log: anomalies,
+      intx,
+      ecam: ECAM,
+      windows: PCI_WINDOWS,
+      port0cf9: this.resetControl,
+    });
+    this.entropy = this.addVirtio(
+      "virtio-entropy",
+      PCI_SLOT.ENTROPY,
+      new VirtioEntropy({ fill: (bytes) => host.randomFill(bytes) }),
+    );
+    this.console = new VirtioConsole({
+      onOutput: (bytes) => options.onConsole(bytes),
+      onRoom: () => options.onRoom(VIRTIO_CONSOLE),
+    });
+    this.consolePci = this.addVirtio("virtio-console", PCI_SLOT.CONSOLE, this.console);
+    if (options.disks.length > DISKS_MAX)
+      throw new SkepError(
+        "config",
+        `${options.disks.length} disks are more than the ${DISKS_MAX} that a machine can have`,
+      );
+    this.disks = options.disks.map((disk, n) =>
+      this.addVirtio(`virtio-block${n}`, PCI_SLOT.FIRST_DISK + n, new VirtioBlock(disk)),
+    );
+    this.firmwareSetup();
+  }
+
+  /** Everything as after power-on, but for RAM and time. */
+  reset(): void {
+    this.vm.reset();
+    const { pic, ioapic, pit, hpet, rtc, pmTimer, acpi, keyboard, port92, resetControl, pci } = this;
+    for (const device of [pic, ioapic, pit, hpet, rtc, pmTimer, acpi, keyboard, port92, resetControl, pci])
+      device.reset();
+    for (const device of [...this.serial, this.entropy, this.consolePci, ...this.disks]) device.reset();
+    this.firmwareSetup();
+  }
+
+  /** What the firmware tables are to say of this machine. */
+  firmwareConfig(): FirmwareConfig {
+    const { port, irq } = SERIAL_PORTS[0];
+    return {
+      memoryBytes: this.config.memoryBytes,
+      cpus: this.vm.vcpus.map((vcpu) => vcpu.apic.id),
+      ioapic: { id: IOAPIC.id, base: IOAPIC.base, gsiBase: IOAPIC.gsiBase },
+      hpetBase: HPET_BASE,
+      hpetId: this.hpet.readMmio(0, 4),
+      ecamBase: ECAM.base,
+      ecamBuses: ECAM.buses,
+      pmBase: PM_BASE,
+      pmTimerBits: 32,
+      sciIrq: IRQ.SCI,
+      smiCommand: 0,
+      pciWindow32: PCI_WINDOWS.memory32,
+      pciWindow64: PCI_WINDOWS.memory64,
+      com1: { port, irq },
+    };
+  }
+
+  /** All parts with state that are no vCPU, in the order in which they are restored: pins before what they drive. */
+  parts(): NamedParts {
+    const parts: [string, Stateful][] = [
+      ["interrupt-router", this.router],
+      ["pic", this.pic],
+      ["ioapic", this.ioapic],
+      ["pit", this.pit],
+      ["hpet", this.hpet],
+      ["rtc", this.rtc],
+      ["pm-timer", this.pmTimer],
+      ["acpi-pm", this.acpi],
+      ["i8042", this.keyboard],
+      ["port92", this.port92],
+      ["reset-control", this.resetControl],
+      ["pci", this.pci],
+      ["virtio-entropy", this.entropy],
+      ["virtio-console", this.consolePci],
+    ];
+    this.serial.forEach((uart, n) => {
+      parts.push([SERIAL_PORTS[n].name, uart]);
+    });
+    this.disks.forEach((disk, n) => {
+      parts.push([`virtio-block${n}`, disk]);
+    });
+    return new Map(parts);
+  }
+
+  private makeMemory(): GuestRam {
+    const { memoryBytes } = this.config;
+    try {
+      return new GuestRam({ bytes: memoryBytes, memoryBytes: ramMemoryBytes(memoryBytes), log: this.anomalies });
+    } catch (error) {
+      if (error instanceof GuestMemoryError) throw new SkepError("host", error.message, { cause: error });
+      throw error;
+    }
+  }
+
+  private addVcpus(options: PcOptions): void {
+    const { config, clock, trace } = options;
+    const words = new RandomWords(this.host);
+    for (let id = 0; id < config.cpus; id++) {
+      const vcpu = new Vcpu({
+        id,
+        apicId: id,
+        bootstrap: id === 0,
+        clock,
+        timers: this.timers,
+        io: this.io,
+        bus: this.router,
+        anomalies: this.anomalies,
+        features: config.cpu.features,
+        physicalAddressBits: MAXPHYADDR,
+        trace,
+        acknowledgePic: () => this.pic.acknowledge(),
+        random32: () => words.next(),
+        createEngine: (host) => options.createEngine?.(host, this.memory, id) ?? this.makeEngine(host, id),
+      });
+      this.memory.attach(vcpu.engine);
+      this.vm.addVcpu(vcpu);
+    }
+  }
+
+  private makeEngine(host: EngineHost, apicId: number): Engine {
+    const { cpu, cpus } = this.config;
+    return new TranslateEngine({
+      ram: this.memory.memory,
+      ramBytes: this.memory.bytes,
+      slots: this.memory.slots,
+      model: engineModel(cpu, { apicId, cpus, tscHz: TSC_HZ, crystalHz: CRYSTAL_HZ }),
+      host,
+    });
+  }
+
+  private makeHpet(clock: Clock): Hpet {
+    const pins: (InterruptPin | undefined)[] = [];
+    for (const pin of HPET_PINS) pins[pin] = this.ioapic.pin(pin, "hpet");
+    return new Hpet({
+      clock,
+      timers: this.timers,
+      anomalies: this.anomalies,
+      pins,
+      legacyPins: [this.isaPin(IRQ.TIMER, "hpet"), this.isaPin(IRQ.RTC, "hpet")],
+      legacyReplacement: (active) => {
+        this.pit.setInterruptConnected(!active);
+        this.rtc.setInterruptConnected(!active);
+      },
+    });
+  }
+
+  private addVirtio(name: string, slot: number, device: VirtioDevice): VirtioPci {
+    const { memory, timers, anomalies } = this;
+    const transport = new VirtioPci({ name, device, memory, timers, log: anomalies });
+    this.pci.add(slot, 0, transport.pci);
+    return transport;
+  }
+
+  /** An ISA interrupt line, at both interrupt controllers. */
+  private isaPin(irq: number, name: string): InterruptPin {
+    const input = irq === IRQ.TIMER ? IOAPIC_TIMER_PIN : irq;
+    return this.sharedPin(this.pic.pin(irq), this.ioapic.pin(input, name));
+  }
+
+  private sharedPin(first: InterruptPin, second: InterruptPin): InterruptPin {
+    return {
+      set: (asserted) => {
+        first.set(asserted);
+        second.set(asserted);
+      },
+    };
+  }
+
+  /**
+   * What a BIOS does to the hardware before it starts an operating system: interrupts in virtual wire mode (MP specification 1.4, 3.6.2.2),
+   * level-triggered PCI interrupts at the 8259s, addresses for PCI BARs, memory sizes in the CMOS RAM.
+   */
+  private firmwareSetup(): void {
+    const bootstrap = this.vm.vcpus[0].apic;
+    bootstrap.writeMmio(0xf0, 4, 0x1ff);
+    bootstrap.writeMmio(0x350, 4, 0x700);
+    bootstrap.writeMmio(0x360, 4, 0x400);
+    this.pic.writePort(PIC_PORTS.elcr + 1, 1, ELCR_HIGH);
+    assignBars(this.pci, PCI_PIC_IRQS);
+    const { memoryBytes } = this.config;
+    this.rtc.setMemorySize(Math.min(memoryBytes, HOLE_BASE), Math.max(0, memoryBytes - HOLE_BASE));
+  }
+}
