@@ -264,7 +264,11 @@ function emitDecodeOne(m: ModuleBuilder, env: (c: Code) => Env, tables: DecodeTa
         const rm = c.let(modrm.and(7));
         c.if(
           mod.eq(3),
-          () => c.set(b, registerByte(rm.or(rex.and(1).shl(3)), info(ENTRY.B_CLASS))),
+          () => {
+            c.set(b, registerByte(rm.or(rex.and(1).shl(3)), info(ENTRY.B_CLASS)));
+            // MASKMOVQ has its memory operand elsewhere.
+            c.if(override.geS(0), () => c.set(segment, override));
+          },
           () => {
             c.if(
               addressing.eqz(),

@@ -20,7 +20,7 @@ interface KnownDifference {
   readonly when: (at: Outcomes, field: string) => boolean;
 }
 
-const VECTOR = { DEBUG: 1, BREAKPOINT: 3, UD: 6, GP: 13, PF: 14, AC: 17 } as const;
+const VECTOR = { BREAKPOINT: 3, UD: 6, SS: 12, GP: 13, PF: 14, AC: 17 } as const;
 const SUMMARY = 0x80;
 const INVALID = 1;
 const C1 = 0x200;
@@ -82,6 +82,12 @@ const KNOWN: readonly KnownDifference[] = [
     when: ({ host }) => (fswOf(host) & SUMMARY) === 0,
   },
   {
+    why: "the same: what was not restored before the case is not left unchanged by an instruction without memory operand either",
+    fields: /^fdp$/,
+    when: ({ plan, request }) =>
+      plan.form !== "memory" && (request.getUint16(REQUEST.FX + FX.FSW, true) & SUMMARY) === 0,
+  },
+  {
     why: "the same, in images in memory",
     names: /^(FXSAVE|XSAVE|XSAVEC|XSAVEOPT)$/,
     fields: /^\[/,
@@ -98,6 +104,25 @@ const KNOWN: readonly KnownDifference[] = [
     why: "#AC and #PF of one access: exceptions of the same priority class come in any order (SDM Vol. 3A Table 6-2, note 1)",
     fields: /^(vector|error|cr2)$/,
     when: ({ host, engine }) => vectorOf(host) === VECTOR.AC && vectorOf(engine) === VECTOR.PF,
+  },
+  {
+    why: "a misaligned image with alignment checking: #AC or #GP, as the processor likes (SDM Vol. 2A FXSAVE, protected mode exceptions)",
+    names: /^(FXSAVE|FXRSTOR|XSAVE|XSAVEC|XSAVEOPT|XRSTOR)$/,
+    fields: /^vector$/,
+    when: ({ host, engine }) => vectorOf(host) === VECTOR.AC && vectorOf(engine) === VECTOR.GP,
+  },
+  {
+    why: "masked-out bytes: AMD checks all of the operand, which the manual leaves open (SDM Vol. 2B MASKMOVDQU)",
+    names: /^MASKMOV(Q|DQU)$/,
+    fields: /./,
+    when: ({ host, engine }) =>
+      (vectorOf(host) === VECTOR.PF || vectorOf(host) === VECTOR.AC) && vectorOf(engine) === VECTOR.BREAKPOINT,
+  },
+  {
+    why: "MOVSXD with 16-bit operands reads 16 bits (SDM Vol. 2B MOVSXD), 32 for AMD (APM Vol. 3 MOVSXD)",
+    names: /^MOVSXD$/,
+    fields: /./,
+    when: ({ plan, host }) => plan.size === 16 && (vectorOf(host) === VECTOR.PF || vectorOf(host) === VECTOR.AC),
   },
   {
     why: "flags of a REPE or REPNE that faults: Intel restores them (SDM Vol. 2B REP), AMD leaves those of the last round",
@@ -124,6 +149,25 @@ const KNOWN: readonly KnownDifference[] = [
     },
   },
   {
+    why: "CMPS with two operands that fault: which one is accessed first is left open (SDM Vol. 2A CMPS)",
+    names: /CMPSB?$/,
+    fields: /^(vector|error|cr2)$/,
+    when: ({ host, engine }) => vectorOf(host) >= VECTOR.SS && vectorOf(engine) >= VECTOR.SS,
+  },
+  {
+    why: "CALL to a non-canonical address with a stack that can't be written either: both are faults of one class (SDM Vol. 3A Table 6-2)",
+    names: /^CALL$/,
+    fields: /^(vector|error|cr2)$/,
+    when: ({ host, engine }) =>
+      (vectorOf(host) === VECTOR.SS || vectorOf(host) === VECTOR.PF) && vectorOf(engine) === VECTOR.GP,
+  },
+  {
+    why: "MASKMOVQ that faults: AMD has switched the x87 state to MMX before; with an empty mask faults are a matter of the model (SDM Vol. 2B)",
+    names: /^MASKMOVQ$/,
+    fields: /^(fsw|ftw|st[0-7])$/,
+    when: ({ host }) => vectorOf(host) !== VECTOR.BREAKPOINT && vectorOf(host) !== VECTOR.UD,
+  },
+  {
     why: "POPA that faults midway: AMD has loaded the registers before, Intel's order of checks is open (SDM Vol. 2B POPA)",
     names: /^POPA$/,
     fields: /^r(ax|cx|dx|bx|bp|si|di)$/,
@@ -132,8 +176,8 @@ const KNOWN: readonly KnownDifference[] = [
   {
     why: "REP INS and OUTS with a count of zero do nothing (SDM Vol. 2B REP); AMD checks the I/O privilege before the count",
     names: /^REP (INS|OUTS)B?$/,
-    fields: /^(vector|rip|rflags)$/,
-    when: ({ host, engine }) => vectorOf(host) === VECTOR.GP && vectorOf(engine) === VECTOR.BREAKPOINT,
+    fields: /^(vector|error|cr2|rip|rflags)$/,
+    when: ({ host, engine }) => vectorOf(host) === VECTOR.GP && vectorOf(engine) !== VECTOR.GP,
   },
   {
     why: "unordered comparisons with an unmasked invalid operation leave the condition codes alone (SDM Vol. 2A FCOM), for AMD they set them",

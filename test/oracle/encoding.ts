@@ -151,6 +151,8 @@ export class Encoding {
         index = -1;
       }
     }
+    // A displacement can't make up for the high half of a register that must stay.
+    while (base >= 0 && k.pinned.has(base) && k.gpr(base) >= 1n << 32n) base = (base + 1) % registers;
     if (base >= 0 && (base & 7) === 5 && dispBytes === 0) dispBytes = 1;
     if (index >= 0 && !k.pinned.has(index)) {
       // With nothing else to make up for it the index must be small.

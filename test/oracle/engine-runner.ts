@@ -14,8 +14,10 @@ import {
   CR4_BIT,
   EFER,
   EFER_BIT,
+  FCS,
   FCW,
   FDP,
+  FDS,
   FIP,
   type Field,
   FOP,
@@ -185,6 +187,8 @@ export class EngineRunner {
     cpu.setUint32(FTW.offset, request[fx + FX.FTW], true);
     cpu.setUint32(FOP.offset, q.getUint16(fx + FX.FOP, true), true);
     cpu.setBigUint64(FIP.offset, q.getBigUint64(fx + FX.FIP, true), true);
+    cpu.setUint32(FCS.offset, 0, true);
+    cpu.setUint32(FDS.offset, 0, true);
     cpu.setBigUint64(FDP.offset, q.getBigUint64(fx + FX.FDP, true), true);
     cpu.setUint32(MXCSR.offset, q.getUint32(fx + FX.MXCSR, true), true);
     for (let n = 0; n < 8; n++) {

@@ -133,7 +133,7 @@ const bitString: Prepare = (k) => {
     return undefined;
   }
   const bits = BigInt(plan.size);
-  const wide = r.chance(80) ? BigInt(r.between(-9000, 9000)) : BigInt.asIntN(40, integer64(r));
+  const wide = r.chance(80) ? BigInt(r.between(-9000, 9000)) : integer64(r) & 0xff_ffff_ffffn;
   const offset = BigInt.asIntN(plan.size, wide);
   const above = plan.size < 64 ? (r.bits64() >> bits) << bits : 0n;
   k.pin(k.encoding.reg, BigInt.asUintN(plan.size, offset) | above);

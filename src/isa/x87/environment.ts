@@ -220,6 +220,8 @@ function registerPlace(x: Env, n: Operand): Val {
   return x.c.let(physical(x, n).shl(4));
 }
 
+// The registers lie on even addresses, and alignment is checked by no more than the operand size (SDM Vol. 3A Table 6-7).
+
 /** (linear, wide): FNSAVE, which initialises when it has stored everything. */
 export const x87SaveState = faultingHelper("x87SaveState", ["i64", "i32"], [], (x, linear, wide) => {
   const mask = linearMask(x);
@@ -227,8 +229,9 @@ export const x87SaveState = faultingHelper("x87SaveState", ["i64", "i32"], [], (
   x.invoke(x87StoreEnvironment, linear, wide);
   forEachRegister(x, (n) => {
     const at = registerPlace(x, n);
-    x.store(64, registerAddress(linear, mask, wide, n, 0), x.cpu.ld64(at, X87_BASE));
-    x.store(16, registerAddress(linear, mask, wide, n, 8), x.cpu.ld32(at, X87_BASE + 8));
+    for (let part = 0; part < REGISTER_BYTES; part += 2) {
+      x.store(16, registerAddress(linear, mask, wide, n, part), x.cpu.ld16u(at, X87_BASE + part));
+    }
   });
   x.invoke(x87Initialise);
   x.done();
@@ -245,10 +248,9 @@ export const x87RestoreState = faultingHelper("x87RestoreState", ["i64", "i32"],
   x.invoke(x87SetEnvironment, wide, ...fields);
   forEachRegister(x, (n) => {
     const at = registerPlace(x, n);
-    const sig = x.load(64, registerAddress(linear, mask, wide, n, 0));
-    const se = x.load(16, registerAddress(linear, mask, wide, n, 8));
-    c.st64(x.cpu, at, sig, X87_BASE);
-    c.st64(x.cpu, at, se.zx(), X87_BASE + 8);
+    for (let part = 0; part < REGISTER_BYTES; part += 2) {
+      c.st16(x.cpu, at, x.load(16, registerAddress(linear, mask, wide, n, part)), X87_BASE + part);
+    }
   });
   x.done();
 });
