@@ -22,7 +22,7 @@ function aligned(x: Sem): void {
 }
 
 function move(name: string, feature: Feature, semantics: (x: Sem) => void, ...rows: string[]): Instruction {
-  return { name, rows, feature, semantics };
+  return { name, rows, feature, hot: true, semantics };
 }
 
 /** Computes the whole destination from its old value and the source. */
