@@ -17,7 +17,7 @@ export interface Plan {
 }
 
 /** Instructions that a process can't run natively for comparison, by mnemonic. */
-const LEFT_OUT: { readonly [name: string]: string } = {
+export const LEFT_OUT: { readonly [name: string]: string } = {
   SYSCALL: "enters the host's kernel",
   SYSENTER: "enters the host's kernel",
   INT: "enters the host's kernel",
