@@ -43,8 +43,8 @@ const BUDGET_MIN = 500;
 const BUDGET_MAX = 100_000;
 /** Instructions a nanosecond, before anything is known. */
 const INITIAL_SPEED = 0.1;
-/** Shorter slices say little about the speed. */
-const MEASURED_MIN = 2_000;
+/** The speed is taken anew from so much time of execution. */
+const MEASURED_NS = 200_000;
 const STATE_TRACE_NS = 500_000_000;
 /** What KVM answers to a hypercall that it does not know: -ENOSYS in its numbering. */
 const NO_HYPERCALL = -1000n;
@@ -58,6 +58,8 @@ export class Vm {
   private readonly trace: Trace;
   private exit: VmExit | undefined;
   private speed = INITIAL_SPEED;
+  private measuredInstructions = 0;
+  private measuredNs = 0;
   private idleSince = -1;
   private nextStateTrace = 0;
 
@@ -145,14 +147,22 @@ export class Vm {
     const reason = vcpu.run(budget, sliceEnd);
     this.trace.blocks?.(vcpu.position());
     const after = this.clock.now();
-    const retired = vcpu.engine.retired() - before;
-    if (retired >= MEASURED_MIN && after > now) this.speed += (retired / (after - now) - this.speed) / 4;
+    this.measure(vcpu.engine.retired() - before, after - now);
     this.look(vcpu, reason);
     if (this.trace.state !== undefined && after >= this.nextStateTrace) {
       this.nextStateTrace = after + STATE_TRACE_NS;
       this.trace.state(`${(after / 1e9).toFixed(3)} s, ${vcpu.engine.retired()} instructions, ${vcpu.position()}`);
     }
     return after;
+  }
+
+  private measure(instructions: number, ns: number): void {
+    this.measuredInstructions += instructions;
+    this.measuredNs += ns;
+    if (this.measuredNs < MEASURED_NS) return;
+    this.speed += (this.measuredInstructions / this.measuredNs - this.speed) / 4;
+    this.measuredInstructions = 0;
+    this.measuredNs = 0;
   }
 
   private look(vcpu: Vcpu, reason: number): void {
