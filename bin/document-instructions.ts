@@ -238,7 +238,7 @@ function rowsOf(rows: readonly Row[], code: number): readonly Row[] {
 }
 
 /** Features of processors that nobody makes any more, and of makers whose extensions no other has. */
-const ELSEWHERE = /^(INTEL\d|CYRIX|PADLOCK|CENTAUR|IA64|OSS|CL1INVMB|MOV_TR|UDBG|FPU[23]87|PCOMMIT)/;
+const ELSEWHERE = /^(INTEL\d|CYRIX|PADLOCK|CENTAUR|IA64|OSS|CL1INVMB|MOV_TR|UDBG|FPU287XL|FPU387SL|PCOMMIT)/;
 const ENCODINGS: { readonly [kind: number]: string } = {
   [EncodingKind.VEX]: "VEX",
   [EncodingKind.EVEX]: "EVEX",
