@@ -98,7 +98,8 @@ function isZero(bytes: Uint8Array): boolean {
   return bytes.subarray(words.length * 4).every((byte) => byte === 0);
 }
 
-function reason(error: unknown): string {
+/** Why a file operation failed, as messages give it. */
+export function reason(error: unknown): string {
   const code = error instanceof Error && "code" in error ? String(error.code) : "unknown error";
   return REASONS[code] ?? code;
 }

@@ -1,0 +1,38 @@
+// The worker that a machine runs in: builds it from what the owner asked for, runs it to its end, and is gone.
+
+import { parentPort, workerData } from "node:worker_threads";
+import { type MachineRequest, machineConfig } from "../../machine/config.ts";
+import type { FromMachine } from "../../machine/protocol.ts";
+import { asSkepError, MachineRunner } from "../../machine/runner.ts";
+import { webHost } from "../host.ts";
+import { MailboxReceiver } from "../mailbox.ts";
+import { type DiskFile, type KernelFiles, openDisks, readKernelFiles } from "./machine-files.ts";
+
+export interface MachineWorkerData {
+  readonly mailbox: SharedArrayBuffer;
+  readonly machine: MachineRequest;
+  readonly kernel: KernelFiles;
+  readonly disks: readonly DiskFile[];
+}
+
+const data = workerData as MachineWorkerData;
+const post = (message: FromMachine): void => parentPort?.postMessage(message);
+
+try {
+  const config = machineConfig(data.machine);
+  const kernel = () => readKernelFiles(data.kernel, config.memoryBytes);
+  const runner = new MachineRunner({
+    config,
+    kernel,
+    disks: openDisks(data.disks),
+    host: webHost,
+    mailbox: new MailboxReceiver(data.mailbox),
+    post,
+  });
+  runner.run();
+} catch (error) {
+  const { code, message, cause } = asSkepError(error);
+  // The place of a fault of our own is worth more than a clean line.
+  if (code === "internal" && process.env.SKEP_DEBUG !== undefined) console.error(cause);
+  post({ type: "failed", code, message });
+}

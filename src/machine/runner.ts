@@ -1,0 +1,188 @@
+// Runs a machine on a thread that does nothing else: execute, sleep while the guest is halted, look into the mailbox, send output. The same
+// code runs in a worker of Node and of a browser; what differs is behind `post` and the `Host`.
+
+import { SkepError } from "../errors.ts";
+import type { Host } from "../host/host.ts";
+import type { MailboxReceiver } from "../host/mailbox.ts";
+import { HostClock } from "../vmm/clock.ts";
+import { type TraceKind, traceTo } from "../vmm/trace.ts";
+import type { VmExit } from "../vmm/vm.ts";
+import type { DiskConfig, KernelConfig, MachineConfig } from "./config.ts";
+import { Machine } from "./machine.ts";
+import { OutputBatches } from "./output.ts";
+import { VIRTIO_CONSOLE } from "./pc.ts";
+import { CHANNEL, type Command, type CommandMessage, type ExitRecord, type FromMachine, MESSAGE } from "./protocol.ts";
+
+export interface RunnerOptions {
+  readonly config: MachineConfig;
+  readonly disks: readonly DiskConfig[];
+  readonly host: Host;
+  readonly mailbox: MailboxReceiver;
+  post(message: FromMachine): void;
+  /** Reads the kernel and what goes with it; asked again at each reset. */
+  kernel(): KernelConfig;
+}
+
+/** A sleep shorter than this is not worth the waking. */
+const SLEEP_MIN_MS = 0.02;
+const encoder = new TextEncoder();
+const decoder = new TextDecoder();
+
+const EXITS: { readonly [reason in VmExit["reason"]]: ExitRecord } = {
+  reset: { reason: "reboot", status: 0 },
+  "power-off": { reason: "power-off", status: 1 },
+  halt: { reason: "halt", status: 2 },
+  "triple-fault": { reason: "triple-fault", status: 3 },
+  "debug-exit": { reason: "debug-exit", status: 0 },
+  error: { reason: "error", status: 4 },
+};
+const STOPPED: ExitRecord = { reason: "stopped", status: 4 };
+
+function exitRecord(exit: VmExit): ExitRecord {
+  const record = EXITS[exit.reason];
+  if (exit.reason === "debug-exit") return { ...record, status: exit.status };
+  return exit.reason === "error" ? { ...record, message: exit.message } : record;
+}
+
+export class MachineRunner {
+  readonly machine: Machine;
+  private readonly options: RunnerOptions;
+  private readonly clock: HostClock;
+  private readonly output: OutputBatches;
+  /** Input that a device had no room for, by channel. */
+  private readonly held: Uint8Array[] = Array.from({ length: CHANNEL.COUNT }, () => new Uint8Array(0));
+  private bell = 0;
+  private started = false;
+  private paused = false;
+  private exit: ExitRecord | undefined;
+
+  /** Builds the machine and loads its kernel; throws a SkepError where that cannot be. */
+  constructor(options: RunnerOptions) {
+    const { config, host } = options;
+    this.options = options;
+    this.clock = new HostClock(host.now);
+    this.output = new OutputBatches(options.post, host.now);
+    const traced = (line: string): void => this.output.bytes(CHANNEL.TRACE, encoder.encode(`${line}\n`));
+    this.machine = new Machine({
+      config,
+      host,
+      disks: options.disks,
+      clock: this.clock,
+      trace: traceTo(config.trace as TraceKind[], traced),
+      onSerial: (port, byte) => this.output.byte(CHANNEL.SERIAL + port, byte),
+      onConsole: (bytes) => this.output.bytes(CHANNEL.CONSOLE, bytes),
+      onRoom: (port) => this.offerHeld(port === VIRTIO_CONSOLE ? CHANNEL.CONSOLE : CHANNEL.SERIAL + port),
+    });
+    this.machine.boot(options.kernel());
+  }
+
+  /** Runs until the guest ends or a stop is asked for. */
+  run(): void {
+    const { mailbox } = this.options;
+    this.options.post({ type: "ready" });
+    while (this.exit === undefined) {
+      this.bell = mailbox.bell();
+      this.readMailbox();
+      if (this.exit !== undefined) break;
+      if (!this.started || this.paused || this.output.blocked(mailbox.consumed())) {
+        this.output.flush();
+        mailbox.wait(this.bell, Number.POSITIVE_INFINITY);
+      } else this.execute();
+    }
+    this.output.flush();
+    this.clock.stop();
+    this.options.post({ type: "exit", exit: this.exit, statistics: this.machine.statistics() });
+  }
+
+  private execute(): void {
+    const { mailbox } = this.options;
+    const outcome = this.machine.run(() => {
+      this.output.flushIfDue();
+      return mailbox.bell() !== this.bell;
+    });
+    if (outcome.kind === "exit") this.exit = exitRecord(outcome.exit);
+    else if (outcome.kind === "idle") {
+      this.output.flush();
+      const milliseconds = (outcome.wakeAt - this.clock.now()) / 1e6;
+      if (milliseconds > SLEEP_MIN_MS) mailbox.wait(this.bell, milliseconds);
+    }
+  }
+
+  private readMailbox(): void {
+    for (let message = this.options.mailbox.take(); message !== undefined; message = this.options.mailbox.take()) {
+      if (message.kind === MESSAGE.INPUT) this.input(message.payload[0], message.payload.subarray(1));
+      else {
+        const { command, id } = JSON.parse(decoder.decode(message.payload)) as CommandMessage;
+        try {
+          this.obey(command, id);
+        } catch (error) {
+          const { code, message: text } = asSkepError(error);
+          this.options.post({ type: "refused", id, code, message: text });
+        }
+      }
+    }
+  }
+
+  private obey(command: Command, id: number): void {
+    const { machine, clock } = this;
+    switch (command) {
+      case "start":
+      case "resume":
+        this.started = true;
+        this.paused = false;
+        clock.start();
+        break;
+      case "pause":
+        this.paused = true;
+        clock.stop();
+        break;
+      case "reset":
+        machine.reset();
+        machine.boot(this.options.kernel());
+        break;
+      case "power-button":
+        machine.pc.acpi.pressPowerButton();
+        break;
+      case "stop":
+        this.exit = STOPPED;
+        break;
+      case "statistics":
+        this.options.post({ type: "reply", id, statistics: machine.statistics() });
+        return;
+    }
+    this.output.flush();
+    this.options.post({ type: "reply", id });
+  }
+
+  // ---- Input ----
+
+  private input(channel: number, bytes: Uint8Array): void {
+    const before = this.held[channel];
+    if (before === undefined) return;
+    const joined = new Uint8Array(before.length + bytes.length);
+    joined.set(before);
+    joined.set(bytes, before.length);
+    this.held[channel] = joined;
+    this.offerHeld(channel);
+  }
+
+  /** Gives a device as much of its input as it takes; the sender is told, and sends no more than the device is ready for. */
+  private offerHeld(channel: number): void {
+    const held = this.held[channel];
+    if (held === undefined || held.length === 0) return;
+    const { serial, console } = this.machine.pc;
+    const device = channel === CHANNEL.CONSOLE ? console : serial[channel - CHANNEL.SERIAL];
+    // A port that the machine does not have swallows what is typed into it.
+    const bytes = device === undefined ? held.length : device.receive(held);
+    if (bytes === 0) return;
+    this.held[channel] = held.subarray(bytes);
+    this.options.post({ type: "taken", channel, bytes });
+  }
+}
+
+/** Any error as one that users can be shown; what is no SkepError is a fault of skep. */
+export function asSkepError(error: unknown): SkepError {
+  if (error instanceof SkepError) return error;
+  const message = error instanceof Error ? error.message : String(error);
+  return new SkepError("internal", `internal error: ${message}`, { cause: error });
+}
