@@ -136,6 +136,7 @@ enter_long:
 
 # Exceptions in 64-bit mode
 	.balign 16
+	.globl stubs64
 stubs64:
 vector = 0
 	.rept 256
@@ -228,6 +229,7 @@ unexpected64:
 
 	.code32
 	.balign 16
+	.globl stubs32
 stubs32:
 vector = 0
 	.rept 256
@@ -408,7 +410,9 @@ text_unexpected:	.asciz "FAIL unexpected exception (vector, error, RIP, CS, RFLA
 tss64:
 	.long 0
 	.quad ring0_stack_top
-	.fill 0x68 - 12, 1, 0
+	.fill 0x24 - 12, 1, 0
+	.quad ist_stack_top
+	.fill 0x68 - 0x2c, 1, 0
 	.balign 16
 tss32:
 	.long 0, ring0_stack_top, DATA
