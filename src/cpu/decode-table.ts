@@ -119,7 +119,7 @@ export function parseRow(instruction: Instruction, text: string): Row {
   for (const { kind } of operands) {
     if (kind.length === 1 && MODRM_KINDS.includes(kind)) modrm = true;
     if (kind === "M") mod = "memory";
-    if (kind.length === 1 && REGISTER_ONLY.includes(kind)) mod = "register";
+    if (kind.length === 1 && REGISTER_ONLY.includes(kind)) mod = options.has("rm") ? "any" : "register";
   }
   return {
     instruction,
@@ -206,7 +206,7 @@ export const CLASS = { GPR: 0, GPR8: 1, NUMBER: 2, MMX: 3, VECTOR: 4 } as const;
 /** Where record byte A comes from. */
 export const SOURCE = { NONE: 0, REG: 1, OPCODE: 2 } as const;
 
-export const ENTRY_FLAG = { MODRM: 1, LOCK: 2, NOT_64: 4, ONLY_64: 8, END: 16, FALLS: 32 } as const;
+export const ENTRY_FLAG = { MODRM: 1, LOCK: 2, NOT_64: 4, ONLY_64: 8, END: 16, FALLS: 32, RM_ONLY: 64 } as const;
 
 /** Layout of an entry. */
 export const ENTRY = {
@@ -282,6 +282,7 @@ export function encodeEntry(entry: Entry, variantsAt: number): Uint8Array {
   bytes[ENTRY.FLAGS] =
     (row.modrm ? ENTRY_FLAG.MODRM : 0) |
     (row.instruction.lock === true && (destination === "E" || destination === "M") ? ENTRY_FLAG.LOCK : 0) |
+    (row.options.has("rm") ? ENTRY_FLAG.RM_ONLY : 0) |
     (row.options.has("i64") ? ENTRY_FLAG.NOT_64 : 0) |
     (row.options.has("o64") ? ENTRY_FLAG.ONLY_64 : 0) |
     (entry.ends ? ENTRY_FLAG.END : 0) |

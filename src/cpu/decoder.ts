@@ -260,7 +260,7 @@ function emitDecodeOne(m: ModuleBuilder, env: (c: Code) => Env, tables: DecodeTa
       flags.and(ENTRY_FLAG.MODRM),
       () => {
         c.set(p, p.add(1));
-        const mod = c.let(modrm.shrU(6));
+        const mod = c.let(select(flags.and(ENTRY_FLAG.RM_ONLY), i32(3), modrm.shrU(6)));
         const rm = c.let(modrm.and(7));
         c.if(
           mod.eq(3),

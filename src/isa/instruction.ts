@@ -13,7 +13,8 @@
 //   S/C/D segment, control, debug register by ModRM.reg. V/W/U vector register by reg / rm or memory / rm register only, sizes x (128) q d w b.
 //   P/Q/N MMX register by reg / rm or memory / rm register only (q, d).  AL CL DX AX rAX (by operand size) `1`: fixed.
 // Options: i64 (not in 64-bit mode), o64 (only there), d64 (operand size 64 by default there, no 32), f64 (always 64 there),
-//   end (ends a block), stack (accesses the stack), string (implicit memory operands), mem (implicit memory access otherwise).
+//   end (ends a block), stack (accesses the stack), string (implicit memory operands), mem (implicit memory access otherwise),
+//   rm (ModRM.rm is a register whatever ModRM.mod says).
 
 import type { Sem } from "./semantics.ts";
 

@@ -98,7 +98,7 @@ function sizes(row: Row, mode: Mode): readonly number[] {
 function forms(row: Row): readonly Form[] {
   if (!row.modrm) return ["none"];
   if (row.mod === "memory") return ["memory"];
-  if (row.mod === "register") return ["register"];
+  if (row.mod === "register" || row.options.has("rm")) return ["register"];
   return row.operands.some(({ kind }) => "EMWQ".includes(kind)) ? ["register", "memory"] : ["register"];
 }
 

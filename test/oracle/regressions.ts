@@ -99,7 +99,14 @@ export const REGRESSIONS: readonly Regression[] = [
     code: "2e 66 0f f7 d3",
     gpr: { [RDI]: BigInt(DATA_BASE) },
   },
-  { what: "no such control register", row: "0F 20 /r: Rq, Cq; o64", form: "register", mode: 64, code: "0f 20 f1" },
+  { what: "no such control register", row: "0F 20 /r: Rq, Cq; rm o64", form: "register", mode: 64, code: "0f 20 f1" },
+  {
+    what: "MOV from a control register whatever ModRM.mod is",
+    row: "0F 20 /r: Rq, Cq; rm o64",
+    form: "register",
+    mode: 64,
+    code: "0f 20 84",
+  },
   {
     what: "POPA across a page end names the first byte that is missing",
     row: "61 ; i64 stack",

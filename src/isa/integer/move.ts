@@ -110,7 +110,7 @@ const MOVES: InstructionGroup = [
   },
   {
     name: "MOVBE",
-    rows: ["0F 38 F0 /r: Gv, Mv", "0F 38 F1 /r: Mv, Gv"],
+    rows: ["NP", "66"].flatMap((prefix) => [`${prefix} 0F 38 F0 /r: Gv, Mv`, `${prefix} 0F 38 F1 /r: Mv, Gv`]),
     feature: "movbe",
     semantics: (x) => x.write(0, swapBytes(x, x.bits(1), x.read(1))),
   },

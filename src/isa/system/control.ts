@@ -235,14 +235,14 @@ const writeDr = faultingHelper("writeDr", ["i32", "i64"], [], (x, number, value)
   x.done();
 });
 
-/** Both widths: a 64-bit register in 64-bit mode, else 32 bits, whatever the operand size. */
+/** ModRM.mod means nothing here (SDM Vol. 2B MOV to/from control registers). Both widths: a 64-bit register in 64-bit mode, else 32 bits, whatever the operand size. */
 function rows(opcode: string, order: "from" | "to", letter: "C" | "D", options: string): readonly string[] {
   return [
     ["q", "o64"],
     ["d", "i64"],
   ].map(([size, only]) => {
     const operands = order === "from" ? `R${size}, ${letter}${size}` : `${letter}${size}, R${size}`;
-    return `0F ${opcode} /r: ${operands}; ${only}${options}`;
+    return `0F ${opcode} /r: ${operands}; rm ${only}${options}`;
   });
 }
 

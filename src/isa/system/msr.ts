@@ -187,6 +187,12 @@ export const MSR_INSTRUCTIONS: InstructionGroup = [
     },
   },
   {
+    name: "RDPID",
+    rows: ["F3 0F C7 /7: Rq; o64", "F3 0F C7 /7: Rd; i64"],
+    feature: "rdpid",
+    semantics: (x) => x.write(0, x.bits(0) === 64 ? x.get(TSC_AUX) : x.get(TSC_AUX).wrap()),
+  },
+  {
     name: "RDPMC",
     rows: ["0F 33"],
     // There are no performance counters, so that every index is beyond the last (SDM Vol. 2B RDPMC).

@@ -8,7 +8,8 @@ import { FLAG } from "../state.ts";
 function random(name: string, reg: number, feature: string): Instruction {
   return {
     name,
-    rows: [`0F C7 /${reg}: Rv`],
+    // F2 and F3 make other instructions of it, or none.
+    rows: [`NP 0F C7 /${reg}: Rv`, `66 0F C7 /${reg}: Rv`],
     feature,
     writes: "OSZAPC",
     semantics: (x) => {

@@ -100,16 +100,21 @@ function castShadow(x: Sem): void {
   x.endBlock();
 }
 
+/** REX.R does not extend the number of a segment register (SDM Vol. 2A 2.2.1.2). */
+function segmentRegister(x: Sem, n: number): Val {
+  return x.registerNumber(n).and(7);
+}
+
 function moveToSegment(x: Sem): void {
   const { c } = x;
-  const number = c.let(x.registerNumber(0));
+  const number = c.let(segmentRegister(x, 0));
   x.raiseIf(number.gtU(SREG.GS).or(number.eq(SREG.CS)), VECTOR.UD);
   x.invoke(loadSegment, number, x.read(1));
   c.if(number.eq(SREG.SS), () => castShadow(x), undefined, "unlikely");
 }
 
 function moveFromSegment(x: Sem): void {
-  const number = x.c.let(x.registerNumber(1));
+  const number = x.c.let(segmentRegister(x, 1));
   x.raiseIf(number.gtU(SREG.GS), VECTOR.UD);
   const selector = segmentPart(x, number, "selector");
   x.write(0, x.bits(0) === 64 ? selector.zx() : selector);
