@@ -273,23 +273,22 @@ smap:
 	andl $~FL_AC, (%rsp)
 	popfq
 	FAULTS "read with AC cleared by POPF", PF, 1, mov PAGE(0), %al
-	# Implicit accesses do not look at AC: a GDT in a user page
-	mov $gdt, %eax
-	and $0xfffff000, %eax
-	or $(P | W | U), %eax
-	mov %eax, test_pt + 8
-	invlpg PAGE(1)
-	mov $gdt, %eax
-	and $0xfff, %eax
-	add $PAGE(1), %eax
-	movw $0x1ff, scratch
-	mov %rax, scratch + 2
-	lgdt scratch
+	# Implicit accesses do not look at AC: an LDT in a user page
+	MAP 1, test_pages, (P | W | U)
+	mov gdt + DATA, %rax
+	mov %rax, test_pages + 8
+	DESCRIPTOR FREE, 0x4000820010000fff
+	movq $0, gdt + FREE + 8
+	mov $FREE, %ecx
+	lldt %cx
+	mov $0xc, %ecx
 	stac
-	mov $DATA, %ecx
 	FAULTS "descriptor in a user page, whatever AC", PF, 1, mov %ecx, %es
 	clac
-	lgdt gdt_pointer
+	CHECK "CR2 of the descriptor", fault_cr2, $PAGE(1) + 8
+	CLEAR_CR cr4, CR4_SMAP
+	RUNS "descriptor in a user page without SMAP", mov %ecx, %es
+	OR_CR cr4, CR4_SMAP
 	# Read-only pages still fault with AC
 	MAP 0, test_pages, (P | U)
 	stac
