@@ -230,6 +230,11 @@ export class Code {
 
   // Control
 
+  /** How many blocks are open. */
+  get nesting(): number {
+    return this.depth;
+  }
+
   private hint(hint: Hint | undefined): void {
     if (hint !== undefined) this.hints.push({ at: this.out.length, likely: hint === "likely" });
   }
