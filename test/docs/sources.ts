@@ -13,6 +13,8 @@ export interface Import {
   readonly line: number;
   /** `export ... from`. */
   readonly reexport: boolean;
+  /** Nothing of it is left when the program runs. */
+  readonly typeOnly: boolean;
 }
 
 export interface SourceFile {
@@ -30,6 +32,10 @@ const PATTERNS: readonly RegExp[] = [
   /\bnew (URL)\(\s*"(\.[^"]+\.ts)",\s*import\.meta\.url\s*\)/g,
 ];
 
+function isAwaited(text: string, at: number): boolean {
+  return /\bawait\s+$/.test(text.slice(0, at));
+}
+
 function importsOf(path: string, text: string): Import[] {
   const found = PATTERNS.flatMap((pattern) =>
     Array.from(text.matchAll(pattern), (match) => {
@@ -39,6 +45,8 @@ function importsOf(path: string, text: string): Import[] {
         target: relativeTo === undefined ? specifier : relative(SOURCES, relativeTo).replaceAll("\\", "/"),
         line: text.slice(0, match.index).split("\n").length,
         reexport: keyword === "export",
+        typeOnly:
+          /^(import|export) type\b/.test(match[0]) || (match[0].startsWith("import(") && !isAwaited(text, match.index)),
       };
     }),
   );
