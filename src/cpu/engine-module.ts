@@ -39,6 +39,7 @@ import { i32, i64, select, type Val } from "../wasm/value.ts";
 import { emitBlocks, emitInvalidation } from "./blocks.ts";
 import { buildOpcodeMaps } from "./decode-table.ts";
 import { emitDecoder, layOutTables, PSEUDO } from "./decoder.ts";
+import { IMPORT } from "./engine-imports.ts";
 import { type EngineParts, HelperEnv } from "./env.ts";
 import { type HandlerPlan, type HandlerSpec, planHandlers } from "./handlers.ts";
 import { emitInterpreter } from "./interpreter.ts";
@@ -46,9 +47,6 @@ import { type InterpreterParts, InterpreterSemantics, type Usage } from "./inter
 import { CPU_MEMORY_SIZE, DECODE_BASE, RECORD, TLB_BASE, TLB_SETS, TLB_TABLE_SIZE, VAR } from "./layout.ts";
 import { emitMemoryAccess, type Width } from "./memory-access.ts";
 import { emitPaging } from "./paging.ts";
-
-/** Name of the module that its imports come from. */
-export const IMPORT = "skep";
 
 /** Helpers are written when something first calls them, and once. */
 class HelperStore {

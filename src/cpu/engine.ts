@@ -36,12 +36,10 @@ import {
 } from "../isa/state.ts";
 import { EVENT as INJECTED } from "../isa/system/events.ts";
 import { MSR_RESET } from "../isa/system/msrs.ts";
-import { INSTRUCTIONS } from "../isa/table.ts";
 import { type Engine, type EngineHost, type EngineStatistics, INJECT, type MemorySlot } from "../vmm/engine.ts";
 import { type Section, StateError } from "../vmm/state.ts";
 import { FEATURE_NAMES } from "./decode-table.ts";
-import { buildEngineModule, IMPORT } from "./engine-module.ts";
-import { INLINE_HANDLERS } from "./inline-handlers.ts";
+import { IMPORT } from "./engine-imports.ts";
 import { CPU_MEMORY_SIZE, SLOT_BASE, SLOT_MAX, SLOT_SIZE, TLB_EMPTY_TAG, VAR } from "./layout.ts";
 import { WALK } from "./paging.ts";
 
@@ -62,8 +60,8 @@ export interface EngineOptions {
   readonly slots: readonly MemorySlot[];
   readonly model: EngineModel;
   readonly host: EngineHost;
-  /** An engine module other than the usual one (one that counts handlers). */
-  readonly module?: WebAssembly.Module;
+  /** The engine module (src/cpu/standard-module.ts). */
+  readonly module: WebAssembly.Module;
 }
 
 /** Size that the memory of guest RAM needs for `ramBytes` of RAM: behind it a page that is nobody's and the code map. */
@@ -87,19 +85,6 @@ interface EngineExports {
   flushBlocks(): void;
   invalidateRange(host: number, bytes: number): void;
   walk(linear: bigint, access: number): [status: number, gpa: bigint, page: number];
-}
-
-const compiled = new Map<string, WebAssembly.Module>();
-
-/** The compiled engine module; made once per process. */
-export function engineModule(): WebAssembly.Module {
-  const key = "engine";
-  let module = compiled.get(key);
-  if (module === undefined) {
-    module = new WebAssembly.Module(buildEngineModule(INSTRUCTIONS, INLINE_HANDLERS, { ramPages: 1 }).bytes);
-    compiled.set(key, module);
-  }
-  return module;
 }
 
 /** Registers that INIT leaves alone (SDM Vol. 3A Table 10-1): everything but what it names. */
@@ -144,7 +129,7 @@ export class TranslateEngine implements Engine {
         anomaly: (what: number, argument: number) => host.anomaly(what, argument),
       },
     };
-    const instance = new WebAssembly.Instance(options.module ?? engineModule(), imports);
+    const instance = new WebAssembly.Instance(options.module, imports);
     this.exports = instance.exports as unknown as EngineExports;
     const { emptyPage, codeMap, ramBits } = ramLayout(options.ramBytes);
     this.codeMap = codeMap;

@@ -393,7 +393,11 @@ export function emitPaging(m: ModuleBuilder, env: MakeEnv): PagingFuncs {
     const x = env(c);
     const [page] = c.params;
     const { cpu } = x;
-    const mask = c.let(i32(-1).shrU(i32(32).sub(cpu.ld32(0, VAR.RAM_BITS))).and(-4096));
+    const mask = c.let(
+      i32(-1)
+        .shrU(i32(32).sub(cpu.ld32(0, VAR.RAM_BITS)))
+        .and(-4096),
+    );
     const scan = (list: number, count: number): void => {
       const at = c.local("i32", list);
       const end = c.let(i32(list).add(cpu.ld32(0, count).shl(2)));

@@ -7,10 +7,12 @@ export interface Host {
   wallClock(): number;
   /** Fills the array, which is no shared memory, with bytes fit for cryptography. */
   randomFill(bytes: Uint8Array): void;
+  /** The engine module (src/cpu/standard-module.ts), which a host may keep between runs. */
+  readonly engineModule: WebAssembly.Module;
 }
 
 /** What both platforms have; `performance.now` is finer than a microsecond in Node. */
-export const webHost: Host = {
+export const webHost: Omit<Host, "engineModule"> = {
   now: () => performance.now() * 1e6,
   wallClock: () => Date.now(),
   randomFill: (bytes) => {

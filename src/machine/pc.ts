@@ -319,6 +319,7 @@ export class Pc {
   private makeEngine(host: EngineHost, apicId: number): Engine {
     const { cpu, cpus } = this.config;
     return new TranslateEngine({
+      module: this.host.engineModule,
       ram: this.memory.memory,
       ramBytes: this.memory.bytes,
       slots: this.memory.slots,

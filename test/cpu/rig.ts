@@ -3,6 +3,7 @@
 
 import { FEATURE_NAMES } from "../../src/cpu/decode-table.ts";
 import { type EngineModel, ramMemoryBytes, TranslateEngine } from "../../src/cpu/engine.ts";
+import { engineModule } from "../../src/cpu/standard-module.ts";
 import { CPUID_TABLE } from "../../src/isa/cpuid-table.ts";
 import {
   CPL,
@@ -83,6 +84,7 @@ export class Rig {
     this.bytes = new Uint8Array(this.ram.buffer);
     this.view = new DataView(this.ram.buffer);
     this.engine = new TranslateEngine({
+      module: engineModule(),
       ram: this.ram,
       ramBytes: RAM_BYTES,
       slots: [{ gpa: 0, length: RAM_BYTES, host: 0, writable: true }],

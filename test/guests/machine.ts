@@ -6,6 +6,7 @@ import { loadKernel } from "../../src/boot/kernel.ts";
 import { engineModel } from "../../src/cpu/cpuid-leaves.ts";
 import { ramMemoryBytes, TranslateEngine } from "../../src/cpu/engine.ts";
 import { parseCpuModel } from "../../src/cpu/model.ts";
+import { engineModule } from "../../src/cpu/standard-module.ts";
 import { E820 } from "../../src/firmware/e820.ts";
 import { EXIT } from "../../src/isa/exit.ts";
 import {
@@ -53,6 +54,7 @@ export function runGuest(kernel: string): GuestResult {
   const ram = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
   const pending = (): void => engine.setPendingEvents((interrupt >= 0 ? EVENT.INTERRUPT : 0) | (nmi ? EVENT.NMI : 0));
   const engine = new TranslateEngine({
+    module: engineModule(),
     ram,
     ramBytes: RAM_BYTES,
     slots: [{ gpa: 0, length: RAM_BYTES, host: 0, writable: true }],

@@ -8,13 +8,17 @@ import { fileURLToPath } from "node:url";
 import { cacheDirectory } from "./cache.ts";
 
 /** What the generator consists of. */
-const SOURCES = ["../../wasm", "../../isa", "../../cpu"].map((folder) => fileURLToPath(new URL(folder, import.meta.url)));
+const SOURCES = ["../../wasm", "../../isa", "../../cpu"].map((folder) =>
+  fileURLToPath(new URL(folder, import.meta.url)),
+);
 
 function sourceState(): string {
   const hash = createHash("sha256").update(process.version);
   for (const folder of SOURCES) {
     const entries = readdirSync(folder, { recursive: true, withFileTypes: true });
-    for (const entry of entries.toSorted((a, b) => (join(a.parentPath, a.name) < join(b.parentPath, b.name) ? -1 : 1))) {
+    for (const entry of entries.toSorted((a, b) =>
+      join(a.parentPath, a.name) < join(b.parentPath, b.name) ? -1 : 1,
+    )) {
       if (!entry.isFile()) continue;
       const path = join(entry.parentPath, entry.name);
       const { size, mtimeMs } = statSync(path);
@@ -24,8 +28,14 @@ function sourceState(): string {
   return hash.digest("hex").slice(0, 24);
 }
 
-/** The bytes of the engine module, from the cache or by `generate`. A cache that cannot be used only costs time. */
-export function engineModuleBytes(generate: () => Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
+/** The generator, which is loaded only where it is needed. */
+async function generate(): Promise<Uint8Array<ArrayBuffer>> {
+  const { generateEngineModule } = await import("../../cpu/standard-module.ts");
+  return generateEngineModule().bytes;
+}
+
+/** The bytes of the engine module, from the cache or newly generated. A cache that cannot be used only costs time. */
+async function engineModuleBytes(): Promise<Uint8Array<ArrayBuffer>> {
   let folder: string;
   let path: string;
   try {
@@ -35,7 +45,7 @@ export function engineModuleBytes(generate: () => Uint8Array<ArrayBuffer>): Uint
   } catch {
     return generate();
   }
-  const bytes = generate();
+  const bytes = await generate();
   try {
     mkdirSync(folder, { recursive: true });
     for (const old of readdirSync(folder)) if (old.endsWith(".wasm")) rmSync(join(folder, old), { force: true });
@@ -46,4 +56,15 @@ export function engineModuleBytes(generate: () => Uint8Array<ArrayBuffer>): Uint
     // A read-only home directory, a full disk: the next run generates again.
   }
   return bytes;
+}
+
+/** The engine module, compiled. */
+export async function cachedEngineModule(): Promise<WebAssembly.Module> {
+  const bytes = await engineModuleBytes();
+  try {
+    return new WebAssembly.Module(bytes);
+  } catch {
+    // A file that something else has damaged.
+    return new WebAssembly.Module(await generate());
+  }
 }

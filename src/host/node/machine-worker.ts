@@ -6,6 +6,7 @@ import type { FromMachine } from "../../machine/protocol.ts";
 import { asSkepError, MachineRunner } from "../../machine/runner.ts";
 import { webHost } from "../host.ts";
 import { MailboxReceiver } from "../mailbox.ts";
+import { cachedEngineModule } from "./engine-cache.ts";
 import { type DiskFile, type KernelFiles, openDisks, readKernelFiles } from "./machine-files.ts";
 
 export interface MachineWorkerData {
@@ -25,7 +26,7 @@ try {
     config,
     kernel,
     disks: openDisks(data.disks),
-    host: webHost,
+    host: { ...webHost, engineModule: await cachedEngineModule() },
     mailbox: new MailboxReceiver(data.mailbox),
     post,
   });

@@ -1,0 +1,21 @@
+// The engine module with all instructions, as machines use it. Generating it takes about a third of a second: hosts keep the bytes.
+
+import { INSTRUCTIONS } from "../isa/table.ts";
+import { buildEngineModule, type EngineModule } from "./engine-module.ts";
+import { INLINE_HANDLERS } from "./inline-handlers.ts";
+
+/** Memory of guest RAM that the module demands at least, in pages of 64 KiB. */
+const RAM_PAGES = 1;
+
+/** `countHandlers`: the module counts executions by handler (HANDLER_COUNTS), and has none inline. */
+export function generateEngineModule(countHandlers = false): EngineModule {
+  return buildEngineModule(INSTRUCTIONS, countHandlers ? [] : INLINE_HANDLERS, { ramPages: RAM_PAGES }, countHandlers);
+}
+
+let made: WebAssembly.Module | undefined;
+
+/** The compiled standard module, made once per thread. */
+export function engineModule(): WebAssembly.Module {
+  made ??= new WebAssembly.Module(generateEngineModule().bytes);
+  return made;
+}
