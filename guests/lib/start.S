@@ -150,6 +150,7 @@ vector = vector + 1
 	.endr
 
 # Stack: vector, error, RIP, CS, RFLAGS, RSP, SS
+	.globl common64
 common64:
 	cmpq $0x81, (%rsp)
 	je 2f
@@ -243,6 +244,7 @@ vector = vector + 1
 	.endr
 
 # Stack: vector, error, EIP, CS, EFLAGS, ESP, SS, and from virtual-8086 mode ES, DS, FS, GS. Any segment may hold anything.
+	.globl common32
 common32:
 	cmpl $0x81, %ss:(%esp)
 	push %eax
