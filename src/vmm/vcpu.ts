@@ -170,8 +170,12 @@ export class Vcpu implements Stateful {
     this.sliceEnd = sliceEnd;
     this.statistics.entries++;
     this.host.enter(VCPU_STATE.RUNNING);
-    const reason = this.engine.run(budget);
-    this.host.enter(VCPU_STATE.FROZEN);
+    let reason: number;
+    try {
+      reason = this.engine.run(budget);
+    } finally {
+      this.host.enter(VCPU_STATE.FROZEN);
+    }
     this.count(reason);
     this.options.trace.exits?.(`${this.source} ${EXIT_NAMES[reason] ?? reason} at ${this.position()}`);
     const offset = this.engine.get(TSC_OFFSET) as bigint;
