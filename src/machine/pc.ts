@@ -102,8 +102,6 @@ export class Pc {
   readonly disks: readonly VirtioPci[];
   private readonly config: MachineConfig;
   private readonly host: Host;
-  /** Bit 7 of port 70h: the board's NMIs are held back. */
-  private nmiMasked = false;
 
   constructor(options: PcOptions) {
     const { config, clock, host, trace } = options;
@@ -129,7 +127,7 @@ export class Pc {
     io.mapMmio("ioapic", IOAPIC.base, IOAPIC.length, this.ioapic);
 
     const nmi = (): void => {
-      if (!this.nmiMasked) router.triggerLocal(Lvt.LINT1);
+      if (!this.rtc.nmiMasked) router.triggerLocal(Lvt.LINT1);
     };
     this.pit = new Pit({ clock, timers, anomalies, nmi, pin: this.isaPin(IRQ.TIMER, "pit") });
     io.mapPorts("pit", PIT_PORTS.counters, 4, this.pit);
@@ -140,9 +138,6 @@ export class Pc {
       anomalies,
       pin: this.isaPin(IRQ.RTC, "rtc"),
       wallClockAtZero: host.wallClock() - clock.now() / 1e6,
-      nmiMaskChanged: (masked) => {
-        this.nmiMasked = masked;
-      },
     });
     io.mapPorts("rtc", RTC_PORTS.index, 2, this.rtc);
     this.hpet = this.makeHpet(clock);
