@@ -66,14 +66,22 @@ export interface EngineOptions {
 
 /** Size that the memory of guest RAM needs for `ramBytes` of RAM: behind it a page that is nobody's and the code map. */
 export function ramMemoryBytes(ramBytes: number): number {
-  const { codeMap, ramBits } = ramLayout(ramBytes);
-  return Math.ceil((codeMap + 2 ** (ramBits - 9)) / 65536) * 65536;
+  const { codeMap, ramBits } = ramLayout(ramBytes, []);
+  return codeMap + Math.ceil(2 ** (ramBits - 9) / 65536) * 65536;
 }
 
-function ramLayout(ramBytes: number): { emptyPage: number; codeMap: number; ramBits: number } {
-  const emptyPage = Math.ceil(ramBytes / 65536) * 65536;
-  const ramBits = Math.max(20, Math.ceil(Math.log2(emptyPage + 4096)));
-  return { emptyPage, codeMap: emptyPage + 65536, ramBits };
+/** Where what the engine keeps beside RAM lies. The page that is nobody's is one that no slot maps, so that the TLB's index can be short. */
+function ramLayout(
+  ramBytes: number,
+  slots: readonly MemorySlot[],
+): { emptyPage: number; codeMap: number; ramBits: number } {
+  const behind = Math.ceil(ramBytes / 65536) * 65536;
+  const free = slots
+    .map((slot) => slot.host + slot.length)
+    .find((page) => page < ramBytes && slots.every((slot) => page < slot.host || page >= slot.host + slot.length));
+  const emptyPage = slots.length === 0 ? behind : (free ?? behind);
+  const ramBits = Math.max(20, Math.ceil(Math.log2(Math.max(ramBytes, emptyPage + 4096))));
+  return { emptyPage, codeMap: behind + 65536, ramBits };
 }
 
 interface EngineExports {
@@ -131,7 +139,7 @@ export class TranslateEngine implements Engine {
     };
     const instance = new WebAssembly.Instance(options.module, imports);
     this.exports = instance.exports as unknown as EngineExports;
-    const { emptyPage, codeMap, ramBits } = ramLayout(options.ramBytes);
+    const { emptyPage, codeMap, ramBits } = ramLayout(options.ramBytes, options.slots);
     this.codeMap = codeMap;
     if (options.ram.buffer.byteLength < ramMemoryBytes(options.ramBytes)) {
       throw new RangeError("the memory of guest RAM has no room for the code map");

@@ -3,6 +3,8 @@
 //   guest-physical  [0, 3 GiB)        [4 GiB, 4 GiB + rest)
 //   host offset     [0, 3 GiB)        [3 GiB, 3 GiB + rest)        then what the engine keeps beside RAM
 //
+// From 640 to 768 KiB there is the window of display adapters, and no RAM.
+//
 // Everything that writes RAM from outside a vCPU passes through here, so that code which was decoded from it is dropped.
 
 import type { AnomalyLog, GuestMemory } from "./bus.ts";
@@ -13,6 +15,9 @@ export const PAGE_BYTES = 4096;
 /** RAM is not seen from here to 4 GiB: interrupt controllers, ECAM and PCI BARs are there. */
 export const HOLE_BASE = 3 * GIB;
 export const HIGH_BASE = 4 * GIB;
+/** The window of display adapters. */
+const WINDOW_BASE = 0xa0000;
+const WINDOW_END = 0xc0000;
 /** A wasm32 memory has 4 GiB, and the engine needs some of it. */
 export const RAM_LIMIT = 4 * GIB - 32 * 2 ** 20;
 
@@ -55,7 +60,9 @@ export class GuestRam implements GuestMemory {
       throw new GuestMemoryError(`the host cannot give ${Math.ceil(memoryBytes / 2 ** 20)} MiB for guest memory`);
     }
     this.data = new DataView(this.memory.buffer);
-    const slots: MemorySlot[] = [{ gpa: 0, length: this.lowEnd, host: 0, writable: true }];
+    const slots: MemorySlot[] = [{ gpa: 0, length: Math.min(this.lowEnd, WINDOW_BASE), host: 0, writable: true }];
+    if (this.lowEnd > WINDOW_END)
+      slots.push({ gpa: WINDOW_END, length: this.lowEnd - WINDOW_END, host: WINDOW_END, writable: true });
     if (bytes > HOLE_BASE) slots.push({ gpa: HIGH_BASE, length: bytes - HOLE_BASE, host: HOLE_BASE, writable: true });
     this.slots = slots;
   }
@@ -124,7 +131,7 @@ export class GuestRam implements GuestMemory {
   private host(gpa: number, length: number): number {
     if (!(gpa >= 0 && length >= 0)) return OUTSIDE;
     const end = gpa + length;
-    if (end <= this.lowEnd) return gpa;
+    if (end <= this.lowEnd) return gpa < WINDOW_END && end > WINDOW_BASE ? OUTSIDE : gpa;
     return gpa >= HIGH_BASE && end <= this.highEnd ? gpa - HIGH_BASE + HOLE_BASE : OUTSIDE;
   }
 

@@ -19,13 +19,19 @@ function ram(bytes: number): { ram: GuestRam; log: Anomalies; engine: FakeEngine
 test("below the hole a host offset is the address; above 4 GiB the rest follows", () => {
   const { ram: memory } = ram(HOLE_BASE + 2 * MIB);
   assert.deepEqual(memory.slots, [
-    { gpa: 0, length: HOLE_BASE, host: 0, writable: true },
+    { gpa: 0, length: 0xa0000, host: 0, writable: true },
+    { gpa: 0xc0000, length: HOLE_BASE - 0xc0000, host: 0xc0000, writable: true },
     { gpa: HIGH_BASE, length: 2 * MIB, host: HOLE_BASE, writable: true },
   ]);
   memory.writeU32(HIGH_BASE, 0xdeadbeef);
   assert.equal(memory.readU32(HIGH_BASE), 0xdeadbeef);
   assert.equal(new DataView(memory.memory.buffer).getUint32(HOLE_BASE, true), 0xdeadbeef);
-  // No range spans the two slots, though their bytes are neighbours here.
+  // The window of display adapters is no RAM.
+  assert.equal(memory.view(0x9ffff, 1)?.length, 1);
+  assert.equal(memory.view(0x9ffff, 2), undefined);
+  assert.equal(memory.view(0xbffff, 1), undefined);
+  assert.equal(memory.view(0xc0000, 1)?.length, 1);
+  // No range spans two slots, though their bytes are neighbours here.
   assert.equal(memory.view(HOLE_BASE - 2, 4), undefined);
   assert.equal(memory.view(HOLE_BASE, 1), undefined);
   assert.equal(memory.view(HIGH_BASE - 1, 2), undefined);
