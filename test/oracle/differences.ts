@@ -1,7 +1,7 @@
 // Where processors differ and the guest's processor need not be the host: each entry says what may differ, when, and by which manual.
 
 import type { Plan } from "./plan.ts";
-import { FX, REQUEST, RESULT } from "./record.ts";
+import { FX, REQUEST, RESULT, SELECTOR } from "./record.ts";
 
 /** One case with both outcomes. */
 interface Outcomes {
@@ -20,7 +20,7 @@ interface KnownDifference {
   readonly when: (at: Outcomes, field: string) => boolean;
 }
 
-const VECTOR = { BREAKPOINT: 3, UD: 6, SS: 12, GP: 13, PF: 14, AC: 17 } as const;
+const VECTOR = { BREAKPOINT: 3, UD: 6, NP: 11, SS: 12, GP: 13, PF: 14, AC: 17 } as const;
 const SUMMARY = 0x80;
 const INVALID = 1;
 const C1 = 0x200;
@@ -75,6 +75,25 @@ function approximatelyEqual({ host, engine }: Outcomes, field: string): boolean 
   return true;
 }
 
+const GPRS = "rax rcx rdx rbx rsp rbp rsi rdi r8 r9 r10 r11 r12 r13 r14 r15".split(" ");
+const gprOf = (result: DataView, name: string): bigint =>
+  result.getBigUint64(RESULT.GPR + GPRS.indexOf(name) * 8, true);
+
+/** A pair of selectors with null ones made zero. */
+function nullFree(pair: number): number {
+  return [0, 16].reduce((value, shift) => (((pair >>> shift) & 0xfffc) === 0 ? value & ~(3 << shift) : value), pair);
+}
+
+const FAR = /^(JMP|CALL|RET|IRET|L[DES]S|LSS)$/;
+
+/** Far transfers and loads of far pointers: a memory operand of that kind, an immediate pointer, RETF, IRET. */
+function isFar({ row }: Plan): boolean {
+  return (
+    row.operands.some(({ kind, size }) => size === "p" || kind === "A") ||
+    (row.map === 0 && [0xca, 0xcb, 0xcf].includes(row.opcode))
+  );
+}
+
 const KNOWN: readonly KnownDifference[] = [
   {
     why: "AMD saves and restores the x87 error pointers only while an unmasked exception is pending (APM Vol. 2 11.4.4, FXSAVE)",
@@ -115,8 +134,11 @@ const KNOWN: readonly KnownDifference[] = [
     why: "masked-out bytes: AMD checks all of the operand, which the manual leaves open (SDM Vol. 2B MASKMOVDQU)",
     names: /^MASKMOV(Q|DQU)$/,
     fields: /./,
-    when: ({ host, engine }) =>
-      (vectorOf(host) === VECTOR.PF || vectorOf(host) === VECTOR.AC) && vectorOf(engine) === VECTOR.BREAKPOINT,
+    when: ({ plan, host, engine }) =>
+      (vectorOf(host) === VECTOR.PF ||
+        vectorOf(host) === VECTOR.AC ||
+        (vectorOf(host) === VECTOR.GP && plan.mode === 64)) &&
+      vectorOf(engine) === VECTOR.BREAKPOINT,
   },
   {
     why: "MOVSXD with 16-bit operands reads 16 bits (SDM Vol. 2B MOVSXD), 32 for AMD (APM Vol. 3 MOVSXD)",
@@ -159,7 +181,7 @@ const KNOWN: readonly KnownDifference[] = [
     names: /^CALL$/,
     fields: /^(vector|error|cr2)$/,
     when: ({ host, engine }) =>
-      (vectorOf(host) === VECTOR.SS || vectorOf(host) === VECTOR.PF) && vectorOf(engine) === VECTOR.GP,
+      [VECTOR.SS, VECTOR.PF, VECTOR.AC].some((vector) => vector === vectorOf(host)) && vectorOf(engine) === VECTOR.GP,
   },
   {
     why: "MASKMOVQ that faults: AMD has switched the x87 state to MMX before; with an empty mask faults are a matter of the model (SDM Vol. 2B)",
@@ -198,6 +220,49 @@ const KNOWN: readonly KnownDifference[] = [
     names: /^FU?COMIP?$/,
     fields: /^fsw$/,
     when: ({ host, engine }) => ((fswOf(host) ^ fswOf(engine)) & ~C1) === 0,
+  },
+  {
+    why: "bits 16 to 19 of what LAR gives are undefined (SDM Vol. 2A LAR)",
+    names: /^LAR$/,
+    fields: /^r/,
+    when: ({ host, engine }, field) =>
+      field !== "rip" && field !== "rflags" && ((gprOf(host, field) ^ gprOf(engine, field)) & ~0xf0000n) === 0n,
+  },
+  {
+    why: "a null selector with an RPL loses it when the host's kernel returns from the exception (SDM Vol. 2A IRET, return to outer level)",
+    fields: /^ds, es$/,
+    when: ({ host, engine }) =>
+      nullFree(host.getUint32(RESULT.DS_AND_ES, true)) === nullFree(engine.getUint32(RESULT.DS_AND_ES, true)),
+  },
+  {
+    why: "the upper half of RSP is undefined when 64-bit code has entered compatibility mode (SDM Vol. 1 3.4.1.1)",
+    names: FAR,
+    fields: /^rsp$/,
+    when: ({ plan, host, engine }) =>
+      plan.mode === 64 &&
+      (host.getUint32(RESULT.CODE_AND_STACK, true) & 0xffff) === SELECTOR.CODE_32 &&
+      BigInt.asUintN(32, gprOf(host, "rsp") ^ gprOf(engine, "rsp")) === 0n,
+  },
+  {
+    why: "the same, where the old stack pointer is not canonical and the new mode cuts it",
+    names: FAR,
+    fields: /./,
+    when: ({ plan, request, host }) =>
+      plan.mode === 64 &&
+      request.getBigUint64(REQUEST.GPR + 4 * 8, true) >= 1n << 47n &&
+      (host.getUint32(RESULT.CODE_AND_STACK, true) & 0xffff) === SELECTOR.CODE_32,
+  },
+  {
+    why: "far transfers with several faults: their order differs from the manual's pseudo-code (SDM Vol. 3A Table 6-2, note 1)",
+    names: FAR,
+    fields: /^(vector|error|cr2)$/,
+    when: ({ plan, host, engine }) => isFar(plan) && vectorOf(host) >= VECTOR.NP && vectorOf(engine) >= VECTOR.NP,
+  },
+  {
+    why: "LOCK VERW is no error for AMD, but it is in the manuals (SDM Vol. 2A LOCK; APM Vol. 3 1.2.5)",
+    names: /^VERW$/,
+    fields: /./,
+    when: ({ host, engine }) => vectorOf(engine) === VECTOR.UD && vectorOf(host) !== VECTOR.UD,
   },
   {
     why: "approximations are not prescribed, only their error (SDM Vol. 2B RCPPS, RSQRTPS)",

@@ -105,7 +105,7 @@ export class EngineRunner {
     set(EFER, EFER_BIT.LME | EFER_BIT.LMA | EFER_BIT.NXE | EFER_BIT.SCE);
     set(XCR0, 3);
     set(GDTR_BASE, HIGH + BigInt(PHYSICAL.GDT));
-    set(GDTR_LIMIT, 0x4f);
+    set(GDTR_LIMIT, 0x7f);
     set(IDTR_BASE, HIGH + BigInt(PHYSICAL.IDT));
     set(IDTR_LIMIT, 0xfff);
     this.rig.segment(TR, TSS_SELECTOR, 0x8b, 0x67);
@@ -131,6 +131,7 @@ export class EngineRunner {
     }
     put(PHYSICAL.PDPT_HIGH, BigInt(PHYSICAL.PD_HIGH) | 3n);
     for (let n = 0; n < 8; n++) put(PHYSICAL.PD_HIGH + n * 8, (BigInt(n) << 21n) | LARGE | 3n);
+    put(PHYSICAL.GDT + 0x08, 0x00cf9b000000ffffn);
     put(PHYSICAL.GDT + KERNEL_CODE, 0x00af9b000000ffffn);
     put(PHYSICAL.GDT + 0x18, 0x00cf93000000ffffn);
     put(PHYSICAL.GDT + 0x20, 0x00cffb000000ffffn);

@@ -23,7 +23,6 @@ export const LEFT_OUT: { readonly [name: string]: string } = {
   INT: "enters the host's kernel",
   INT3: "ends each case",
   INT1: "indistinguishable from a single step",
-  IRET: "tested by kernels of our own",
   RDTSC: "not deterministic",
   RDTSCP: "not deterministic",
   RDPMC: "depends on the host's CR4",
@@ -37,38 +36,21 @@ export const LEFT_OUT: { readonly [name: string]: string } = {
   SMSW: "emulated by Linux where UMIP is on",
   SLDT: "emulated by Linux where UMIP is on",
   STR: "emulated by Linux where UMIP is on",
-  LAR: "reads the host's descriptor table",
-  LSL: "reads the host's descriptor table",
-  VERR: "reads the host's descriptor table",
-  VERW: "reads the host's descriptor table",
   RDFSBASE: "the host's FS is in use",
   RDGSBASE: "the host's GS is in use",
   WRFSBASE: "the host's FS is in use",
   WRGSBASE: "the host's GS is in use",
   LFS: "the host's FS is in use",
   LGS: "the host's GS is in use",
-  LSS: "reads the host's descriptor table",
-  LDS: "reads the host's descriptor table",
-  LES: "reads the host's descriptor table",
   VMCALL: "leaves the host's virtual machine",
   VMMCALL: "leaves the host's virtual machine",
   MONITOR: "depends on the host's configuration",
   MWAIT: "depends on the host's configuration",
 };
 
-/** Rows by text. */
-const LEFT_OUT_ROWS: { readonly [row: string]: string } = {
-  "1F ; i64 stack": "reads the host's descriptor table",
-};
-
 function leftOut(row: Row): boolean {
-  const { name } = row.instruction;
-  if (name in LEFT_OUT || row.text in LEFT_OUT_ROWS) return true;
-  // Far transfers and loads of segment registers read descriptors.
-  if (row.operands.some(({ kind, size }) => kind === "A" || (kind === "M" && size === "p"))) return true;
-  if (row.operands[0]?.kind === "S") return true;
-  if (row.map === 0 && (row.opcode === 0xca || row.opcode === 0xcb)) return true;
-  if (row.map === 0 && [0x07, 0x17, 0x1f].includes(row.opcode)) return true;
+  if (row.instruction.name in LEFT_OUT) return true;
+  // POP FS and POP GS: the host's are in use.
   return row.map === 1 && [0xa1, 0xa9].includes(row.opcode);
 }
 
@@ -79,6 +61,8 @@ function sizes(row: Row, mode: Mode): readonly number[] {
     row.operands.some(({ size }) => size === "v" || size === "z") ||
     row.operands.length === 0 ||
     row.options.has("string");
+  // Far pointers with an offset of 64 bits are Intel's only (SDM Vol. 2A JMP; APM Vol. 3 JMP Far).
+  const far = row.operands.some(({ kind, size }) => kind === "M" && size === "p");
   const narrow = row.prefix === "any" || (row.prefix >= 2 && sized) ? [16] : [];
   switch (policy) {
     case OPSIZE.FIXED:
@@ -91,7 +75,7 @@ function sizes(row: Row, mode: Mode): readonly number[] {
     case OPSIZE.DEFAULT_64:
       return long ? [...narrow, 64] : [...narrow, 32];
     default:
-      return long ? [...narrow, 32, 64] : [...narrow, 32];
+      return long && !far ? [...narrow, 32, 64] : [...narrow, 32];
   }
 }
 

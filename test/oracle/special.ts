@@ -5,7 +5,89 @@ import { GPR } from "../../src/isa/state.ts";
 import { randomFcw, randomFsw, randomMxcsr } from "./contents.ts";
 import type { Case } from "./generate.ts";
 import { extended, integer64 } from "./random.ts";
-import { CODE_BASE, FX } from "./record.ts";
+import { CODE_BASE, FX, SELECTOR } from "./record.ts";
+
+/** Selectors: null, Linux's descriptors with any RPL, an LDT that is none, beyond the table. */
+function selector(k: Case): number {
+  const { r } = k;
+  if (r.chance(60)) return r.pick([SELECTOR.CODE_32, SELECTOR.DATA, SELECTOR.CODE_64]);
+  if (r.chance(60)) return r.pick([0, 0x08, 0x10, 0x18, 0x20, 0x28, 0x30, 0x38, 0x40]) | r.below(4);
+  return r.pick([0x2f, 0x04, 0x0f, 0x80, 0x83, 0xfff8, 0xffff]);
+}
+
+/** The E operand is a selector. */
+const takesSelector: Prepare = (k) => {
+  // FS and GS are the host's own.
+  if (k.plan.row.operands[0]?.kind === "S" && (k.encoding.reg & 6) === 4) k.encoding.reg &= 3;
+  return () => {
+    const value = selector(k);
+    if (k.plan.form === "memory") {
+      if (k.target >= 0) k.patchInteger(0, k.target, BigInt(value), 2);
+    } else if (!k.pinned.has(k.encoding.rm)) {
+      k.setGpr(k.encoding.rm, (k.gpr(k.encoding.rm) & ~0xffffn) | BigInt(value));
+    }
+  };
+};
+
+/** Values one behind the other, each of the operand size. */
+function sequence(k: Case, values: readonly bigint[]): Uint8Array {
+  const bytes = k.plan.size / 8;
+  const content = new Uint8Array(values.length * 8 + 8);
+  const view = new DataView(content.buffer);
+  values.forEach((value, n) => {
+    view.setBigUint64(n * bytes, BigInt.asUintN(64, value), true);
+  });
+  return content.subarray(0, values.length * bytes);
+}
+
+/** A far pointer in memory: offset, then selector. */
+function farPointer(k: Case): void {
+  const bytes = k.plan.size / 8;
+  k.width = bytes + 2;
+  if (k.target < 0) return;
+  const content = sequence(k, [k.branchTarget(), BigInt(selector(k))]);
+  k.patch(0, k.target, content.subarray(0, bytes + 2));
+}
+
+const isFar = (k: Case): boolean => k.plan.row.operands[0]?.size === "p";
+
+/** Immediate far pointers; indirect ones get theirs when they have a place. */
+function directFar(k: Case): void {
+  const bytes = k.plan.size / 8;
+  const pointer = sequence(k, [k.branchTarget(), BigInt(selector(k))]);
+  k.encoding.immediate = [...pointer.subarray(0, bytes + 2)];
+}
+
+const loadFar: Prepare = (k) => {
+  k.width = k.plan.size / 8 + 2;
+  return () => farPointer(k);
+};
+
+const popSegment: Prepare = (k) => {
+  pop(k);
+  return () => {
+    const at = k.gpr(GPR.RSP);
+    if (at < 1n << 31n) k.patch(1, Number(at), sequence(k, [BigInt(selector(k))]));
+  };
+};
+
+const iret: Prepare = (k) => {
+  k.pin(GPR.RSP, k.place((k.plan.size / 8) * 5));
+  return () => {
+    const at = k.gpr(GPR.RSP);
+    if (at >= 1n << 31n) return;
+    // Not TF: the trap would come in the stopping INT3.
+    const flags = k.r.bits64() & 0x254fd5n & ~0x4100n;
+    const frame = [
+      k.branchTarget(),
+      BigInt(selector(k)),
+      flags,
+      integer64(k.r),
+      BigInt(k.r.chance(70) ? SELECTOR.DATA : selector(k)),
+    ];
+    k.patch(1, Number(at), sequence(k, frame));
+  };
+};
 
 /** Done after the memory operand has its place and contents. */
 type Adjust = () => void;
@@ -68,6 +150,8 @@ function relativeTarget(k: Case): void {
 }
 
 const jump: Prepare = (k) => {
+  if (k.plan.row.operands[0]?.kind === "A") directFar(k);
+  if (isFar(k)) return loadFar(k);
   relativeTarget(k);
   return () => {
     if (k.plan.row.modrm) indirectTarget(k);
@@ -80,10 +164,14 @@ const call: Prepare = (k) => {
 };
 
 const ret: Prepare = (k) => {
-  pop(k);
+  const far = k.plan.row.opcode >= 0xca;
+  if (far) k.pin(GPR.RSP, k.place(k.plan.size / 4));
+  else pop(k);
   return () => {
     const at = k.gpr(GPR.RSP);
-    if (at < 1n << 31n) k.patchInteger(1, Number(at), k.branchTarget(), k.plan.size / 8);
+    if (at >= 1n << 31n) return;
+    const target = k.branchTarget();
+    k.patch(1, Number(at), sequence(k, far ? [target, BigInt(selector(k))] : [target]));
   };
 };
 
@@ -353,6 +441,14 @@ const BY_NAME: { readonly [name: string]: Prepare } = {
   XRSTOR: xState(true),
   MASKMOVQ: maskedStore,
   MASKMOVDQU: maskedStore,
+  IRET: iret,
+  LAR: takesSelector,
+  LSL: takesSelector,
+  VERR: takesSelector,
+  VERW: takesSelector,
+  LDS: loadFar,
+  LES: loadFar,
+  LSS: loadFar,
   FBLD: width(10),
   FBSTP: width(10),
   ROL: shift,
@@ -372,6 +468,8 @@ export function prepare(k: Case): Adjust | undefined {
   if (row.opcodes === 16) k.encoding.condition = k.r.below(16);
   if (row.options.has("string")) return strings(k);
   const special = BY_NAME[row.instruction.name];
+  if (row.operands[0]?.kind === "S") return takesSelector(k);
+  if (row.map === 0 && [0x07, 0x17, 0x1f].includes(row.opcode)) return popSegment(k);
   if (special !== undefined) return special(k);
   if (row.map === 0 && row.opcode === 0xdb && row.operands[0]?.kind === "M" && row.operands[0].size === "")
     k.width = 10;
