@@ -5,6 +5,7 @@ import { EXIT } from "../isa/exit.ts";
 import type { Env } from "../isa/semantics.ts";
 import {
   CPL,
+  DEBUG_TRAPS,
   DR6,
   FLAG,
   NMI_BLOCKED,
@@ -21,6 +22,7 @@ import {
 import type { Code, Local } from "../wasm/code.ts";
 import type { FuncRef, ModuleBuilder } from "../wasm/module.ts";
 import { i32, i64, type Val } from "../wasm/value.ts";
+import { breakpointsEnabled, emitInstructionBreakpoints } from "./breakpoints.ts";
 import {
   ARENA,
   ARENA_SIZE,
@@ -55,6 +57,11 @@ export interface BlockFuncs {
 }
 
 export const BLOCK_SPACE = BLOCK.SIZE + (BLOCK_MAX_RECORDS + 1) * RECORD.SIZE + TAIL.SIZE;
+
+/** SHADOW bit of MOV SS and POP SS. */
+const SHADOW_MOV_SS = 2;
+/** DR6.BS. */
+const SINGLE_STEP = 1 << 14;
 
 /** HOST of a block that is dead: no code lies there. */
 const DEAD = -1;
@@ -295,20 +302,22 @@ export function emitBlocks(
     c.results([block.add(BLOCK.SIZE)]);
   });
 
+  const instructionBreakpoints = emitInstructionBreakpoints(m, env);
+
   /** What must be looked at before the next block may run. Gives 1 where the caller returns 0, 2 where one instruction runs alone. */
   const special = m.func("beforeBlock", [], ["i32"], (c) => {
     const x = env(c);
     const { cpu } = x;
     // A task switch that left an exception in the new task's context (src/isa/system/task.ts).
     c.if(x.get(PENDING_VECTOR).geS(0), () => c.ret(1));
-    c.if(cpu.ld32(0, VAR.STEP), () => {
-      // Trap after the instruction that ran with TF set (SDM Vol. 3B 18.3.1.4).
-      c.st32(cpu, 0, 0, VAR.STEP);
-      x.put(DR6, x.get(DR6).or(1 << 14));
+    const shadow = c.let(x.get(SHADOW));
+    // Traps of the instruction that has just run, which MOV SS and POP SS put off (SDM Vol. 3A 6.8.3; Vol. 3B 17.3.1).
+    c.if(x.get(DEBUG_TRAPS).ne(0).and(shadow.and(SHADOW_MOV_SS).eqz()), () => {
+      x.put(DR6, x.get(DR6).or(x.get(DEBUG_TRAPS)));
+      x.put(DEBUG_TRAPS, 0);
       exception(x, VECTOR.DB, -1);
       c.ret(1);
     });
-    const shadow = c.let(x.get(SHADOW));
     const pending = c.let(cpu.ld32(0, VAR.EVENT_PENDING));
     const maskable = pending.and(1).and(x.get(RFLAGS).shrU(Math.log2(FLAG.IF)));
     const nmi = pending.shrU(1).and(x.get(NMI_BLOCKED).xor(1)).and(1);
@@ -318,11 +327,22 @@ export function emitBlocks(
       c.ret(1);
     });
     x.put(SHADOW, 0);
-    c.if(x.get(RFLAGS).and(FLAG.TF), () => {
-      c.st32(cpu, 0, 1, VAR.STEP);
+    const step = c.let(x.get(RFLAGS).and(FLAG.TF));
+    c.if(step, () => x.put(DEBUG_TRAPS, x.get(DEBUG_TRAPS).or(SINGLE_STEP)));
+    c.if(breakpointsEnabled(x), () => {
+      const hit = c.let(c.call(instructionBreakpoints, linearOf(x, x.get(RIP))));
+      const suppressed = x.get(RFLAGS).and(FLAG.RF).or(shadow.and(SHADOW_MOV_SS));
+      c.if(hit.ne(0).and(suppressed.eqz()), () => {
+        x.put(DR6, x.get(DR6).or(hit));
+        x.put(DEBUG_TRAPS, 0);
+        exception(x, VECTOR.DB, -1);
+        c.ret(1);
+      });
+      // RF holds for one instruction (SDM Vol. 3B 17.3.1.1).
+      x.put(RFLAGS, x.get(RFLAGS).and(~FLAG.RF));
       c.ret(2);
     });
-    c.if(now, () => c.ret(2));
+    c.if(step.or(now), () => c.ret(2));
     c.results([0]);
   });
 
@@ -331,7 +351,7 @@ export function emitBlocks(
     const { cpu } = x;
     // Before the interrupt shadow is taken back, which holds until an instruction has run; a step's trap comes before what the host injects.
     c.if(
-      cpu.ld32(0, VAR.BUDGET).leS(0).and(cpu.ld32(0, VAR.STEP).eqz()),
+      cpu.ld32(0, VAR.BUDGET).leS(0).and(x.get(DEBUG_TRAPS).eqz()),
       () => {
         c.st32(cpu, 0, EXIT.BUDGET, VAR.EXIT_REASON);
         c.ret(0);
@@ -340,7 +360,12 @@ export function emitBlocks(
       "unlikely",
     );
     c.if(
-      cpu.ld32(0, VAR.STEP).or(cpu.ld32(0, VAR.EVENT_PENDING)).or(x.get(SHADOW)).or(x.get(RFLAGS).and(FLAG.TF)),
+      x
+        .get(DEBUG_TRAPS)
+        .or(cpu.ld32(0, VAR.EVENT_PENDING))
+        .or(x.get(SHADOW))
+        .or(x.get(RFLAGS).and(FLAG.TF))
+        .or(breakpointsEnabled(x)),
       () => {
         const what = c.let(c.call(special));
         c.if(what.eq(1), () => c.ret(0));

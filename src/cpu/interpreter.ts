@@ -2,7 +2,7 @@
 // functions behind one `call_indirect` (the structure that was fastest at full size: docs/architecture.md, "The interpreter").
 
 import { EXIT } from "../isa/exit.ts";
-import { PENDING_ERROR, PENDING_VECTOR, RIP, RIP_BASE, SREG, VECTOR } from "../isa/state.ts";
+import { DEBUG_TRAPS, PENDING_ERROR, PENDING_VECTOR, RIP, RIP_BASE, SREG, VECTOR } from "../isa/state.ts";
 import type { Label } from "../wasm/code.ts";
 import type { FuncRef, FuncType, ModuleBuilder, TableRef } from "../wasm/module.ts";
 import type { Val } from "../wasm/value.ts";
@@ -46,7 +46,7 @@ export function emitInterpreter(options: InterpreterOptions): FuncRef {
           c.if(x.get(PENDING_VECTOR).ltS(0), () => c.ret(cpu.ld32(0, VAR.EXIT_REASON)));
           // Delivery counts, so that a guest which only faults still gives way.
           c.st32(cpu, 0, cpu.ld32(0, VAR.BUDGET).sub(1), VAR.BUDGET);
-          c.st32(cpu, 0, 0, VAR.STEP);
+          x.put(DEBUG_TRAPS, 0);
           c.if(c.call(options.deliverPending), () => c.ret(EXIT.SHUTDOWN));
           c.set(record, c.call(blocks.lookup));
           c.br(enter);

@@ -33,8 +33,6 @@ export const VAR = {
   IP: 0x3040,
   /** 1 since a data access at a non-canonical address raised #GP: where the operand is in the stack segment it becomes #SS. */
   NOT_CANONICAL: 0x309c,
-  /** 1 while single-stepping by RFLAGS.TF. */
-  STEP: 0x3044,
   /** Instructions retired (i64). */
   RETIRED: 0x3048,
   /** Bits that an instruction pointer has in the current mode (i64). */

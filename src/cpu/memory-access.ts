@@ -6,6 +6,7 @@ import { CPL, CR0, CR0_BIT, FLAG, PENDING_ERROR, PENDING_VECTOR, RFLAGS, VECTOR 
 import type { Code } from "../wasm/code.ts";
 import type { FuncRef, ModuleBuilder } from "../wasm/module.ts";
 import { i32, i64, laneOp, op, type Val } from "../wasm/value.ts";
+import { breakpointsEnabled, emitDataBreakpoints } from "./breakpoints.ts";
 import { valueType } from "./env.ts";
 import { VAR } from "./layout.ts";
 import { type PagingFuncs, WALK } from "./paging.ts";
@@ -86,6 +87,15 @@ export function emitMemoryAccess(
     if (bytes > 1) checkAlignment(c, x, linear, access, i32(bytes));
   };
 
+  const dataBreakpoints = emitDataBreakpoints(m, env);
+  const watch = (c: Code, x: Env, linear: Val, bytes: number, access: Val, write: boolean): void =>
+    c.if(
+      breakpointsEnabled(x).ne(0).and(access.ne(SYSTEM)),
+      () => c.invoke(dataBreakpoints, linear, bytes, write ? 1 : 0),
+      undefined,
+      "unlikely",
+    );
+
   const crossesPage = (linear: Val, bytes: number): Val =>
     linear
       .wrap()
@@ -133,6 +143,7 @@ export function emitMemoryAccess(
       const [linear, access] = c.params;
       const nothing = (): Val | number => (width === 128 ? zeroVector() : 0);
       check(c, x, linear, access, bytes);
+      watch(c, x, linear, bytes, access, false);
       if (bytes > 1) {
         c.if(crossesPage(linear, bytes), () => {
           // Byte by byte, so that a fault names the first byte of the second page.
@@ -198,6 +209,7 @@ export function emitMemoryAccess(
       const x = env(c);
       const [linear, value, access] = c.params;
       check(c, x, linear, access, bytes);
+      watch(c, x, linear, bytes, access, true);
       if (bytes > 1) {
         c.if(crossesPage(linear, bytes), () => {
           c.if(c.call(probeWrite, linear, bytes, access), () => c.ret(1));
@@ -254,7 +266,7 @@ export function emitMemoryAccess(
     const x = env(c);
     const [linear, write] = c.params;
     const { cpu } = x;
-    c.if(canonical(linear).eqz(), () => c.ret(-1), undefined, "unlikely");
+    c.if(canonical(linear).eqz().or(breakpointsEnabled(x)), () => c.ret(-1), undefined, "unlikely");
     const slot = c.let(linear.shrU(9).wrap().and(cpu.ld32(0, VAR.TLB_INDEX_MASK)));
     const mask = c.let(cpu.ld64(0, VAR.TLB_MASK));
     const lookup = (base: number): Val => cpu.ld64(slot.add(cpu.ld32(0, base))).xor(linear);

@@ -31,7 +31,7 @@ const PLATFORM = words(
     "fsgsbase erms fsrm rdrand rdseed clflushopt arch_capabilities spec_ctrl stibp ssbd",
 );
 const X86_64_V2 = [...X86_64_V1, ...PLATFORM, ...words("sse3 ssse3 sse4_1 sse4_2 popcnt cx16 lahf_lm")];
-const MAX = [...X86_64_V2, ...words("movbe xsave xsaveopt xsavec xgetbv1 clwb rdpid prefetchw")];
+const MAX = [...X86_64_V2, ...words("movbe xsave xsaveopt xsavec xgetbv1 clwb rdpid prefetchw aes pclmulqdq")];
 
 /** All that this processor can do: a flag beyond it is refused. */
 const IMPLEMENTED: ReadonlySet<string> = new Set(MAX);

@@ -22,6 +22,7 @@ import {
 } from "../isa/state.ts";
 import type { FuncRef, ModuleBuilder } from "../wasm/module.ts";
 import { i32, i64, select, type Val } from "../wasm/value.ts";
+import { breakpointsEnabled } from "./breakpoints.ts";
 import {
   JUMP_CACHE,
   JUMP_CACHE_ENTRIES,
@@ -377,15 +378,21 @@ export function emitPaging(m: ModuleBuilder, env: MakeEnv): PagingFuncs {
       "unlikely",
     );
     // Accesses of the processor itself are rare and have rights of their own: they do not fill.
-    c.if(access.and(WALK.IMPLICIT | WALK.PROBE | WALK.FETCH).eqz(), () => {
-      const global = c.let(page.and(PAGE.GLOBAL));
-      c.invoke(fill, cpu.ld32(0, VAR.TLB_READ), linear, host, global);
-      const noCode = ram.ld64(host.shrU(12).shl(3).add(cpu.ld32(0, VAR.CODE_MAP))).eqz();
-      const both = PAGE.WRITABLE | PAGE.DIRTY;
-      c.if(page.and(both).eq(both).or(access.and(WALK.WRITE).ne(0)).and(noCode).and(writableHost.ne(-1)), () =>
-        c.invoke(fill, cpu.ld32(0, VAR.TLB_WRITE), linear, host, global),
-      );
-    });
+    c.if(
+      access
+        .and(WALK.IMPLICIT | WALK.PROBE | WALK.FETCH)
+        .or(breakpointsEnabled(x))
+        .eqz(),
+      () => {
+        const global = c.let(page.and(PAGE.GLOBAL));
+        c.invoke(fill, cpu.ld32(0, VAR.TLB_READ), linear, host, global);
+        const noCode = ram.ld64(host.shrU(12).shl(3).add(cpu.ld32(0, VAR.CODE_MAP))).eqz();
+        const both = PAGE.WRITABLE | PAGE.DIRTY;
+        c.if(page.and(both).eq(both).or(access.and(WALK.WRITE).ne(0)).and(noCode).and(writableHost.ne(-1)), () =>
+          c.invoke(fill, cpu.ld32(0, VAR.TLB_WRITE), linear, host, global),
+        );
+      },
+    );
     c.ret(0, host);
   });
 

@@ -139,6 +139,8 @@ export const PENDING_VECTOR = field("pending.vector", "i32");
 export const PENDING_ERROR = field("pending.error", "i32");
 /** Interrupt shadow: bit 0 after STI, bit 1 after MOV SS or POP SS (SDM Vol. 2B STI; Vol. 3A 6.8.3). Cleared when the next instruction has run. */
 export const SHADOW = field("shadow", "i32");
+/** Debug traps due at the next instruction boundary: bits 0-3 data breakpoints that were hit, bit 14 a single step, as in DR6. */
+export const DEBUG_TRAPS = field("debug.traps", "i32");
 /** NMIs are blocked until the next IRET (SDM Vol. 3A 6.7.1). */
 export const NMI_BLOCKED = field("nmi.blocked", "i32");
 /** Activity state: 0 running, 1 halted, 2 shutdown, 3 wait-for-SIPI (SDM Vol. 3C 25.4.2 numbering). */

@@ -132,6 +132,7 @@ const MOVES: InstructionGroup = [
   },
   {
     name: "CMOVcc",
+    feature: "cmov",
     rows: ["0F 40+cc /r: Gv, Ev"],
     reads: "OSZPC",
     hot: true,

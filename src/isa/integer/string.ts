@@ -5,7 +5,7 @@ import { i64, select, type Val } from "../../wasm/value.ts";
 import { faultingHelper, type Helper } from "../helper.ts";
 import type { Instruction, InstructionGroup } from "../instruction.ts";
 import type { Bits, Env, Sem } from "../semantics.ts";
-import { GPR, SREG } from "../state.ts";
+import { FLAG, GPR, RFLAGS, SREG } from "../state.ts";
 import {
   countDown,
   repeatCount,
@@ -122,7 +122,9 @@ function moveRound(at: Round, kind: Mover): void {
     countDown(x, round, i64(1));
     return;
   }
-  const done = x.c.local("i64", kind.bulk(at, repeatCount(x, round)));
+  // Single-stepping traps after each round (SDM Vol. 3B 17.3.1.4).
+  const wanted = select(x.get(RFLAGS).and(FLAG.TF), i64(1), repeatCount(x, round));
+  const done = x.c.local("i64", kind.bulk(at, wanted));
   x.c.if(done.eqz(), () => {
     kind.one(at);
     x.c.set(done, 1);

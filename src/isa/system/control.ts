@@ -230,7 +230,11 @@ const writeDr = faultingHelper("writeDr", ["i32", "i64"], [], (x, number, value)
       ...DR.map((field, n) => [[n], () => x.put(field, value)] as const),
       [[6], () => x.put(DR6, value.wrap().and(DR6_WRITABLE).or(DR6_ONES))],
     ],
-    () => x.put(DR7, value.wrap().and(DR7_WRITABLE).or(DR7_ONES)),
+    () => {
+      x.put(DR7, value.wrap().and(DR7_WRITABLE).or(DR7_ONES));
+      // While breakpoints are enabled no access goes by the TLB (src/cpu/breakpoints.ts).
+      x.invoke(flushTlb, 1);
+    },
   );
   x.done();
 });

@@ -7,6 +7,7 @@ import { in64BitMode, notCanonical } from "../segmentation.ts";
 import type { Env, Sem } from "../semantics.ts";
 import {
   CPL,
+  DEBUG_TRAPS,
   EFER,
   EFER_BIT,
   FLAG,
@@ -55,6 +56,8 @@ function setFlat(x: Env, segment: SegmentFields, selector: Val, attr: Val | numb
   x.put(segment.attr, attr);
 }
 
+const SINGLE_STEP = 1 << 14;
+
 /** SYSCALL: RIP of the next instruction. */
 const syscall = faultingHelper("syscall", ["i64"], [], (x, next) => {
   const { c } = x;
@@ -65,6 +68,8 @@ const syscall = faultingHelper("syscall", ["i64"], [], (x, next) => {
   x.put(RIP, x.get(LSTAR));
   const kept = c.let(flags.and(x.get(SFMASK).wrap().not()));
   setRflags(x, kept, RFLAGS_BITS);
+  // Where IA32_FMASK clears TF the system call is not stepped.
+  x.put(DEBUG_TRAPS, x.get(DEBUG_TRAPS).and(select(kept.and(FLAG.TF), i32(-1), ~SINGLE_STEP)));
   const selector = c.let(x.get(STAR).shrU(32).wrap().and(0xfffc));
   setFlat(x, CS, selector, FLAT.CODE64);
   setFlat(x, SS, selector.add(8).and(0xffff), FLAT.DATA);
