@@ -35,3 +35,7 @@ for (const entry of await readdir(dist, { recursive: true, withFileTypes: true }
   );
   if (fixed !== text) await writeFile(path, fixed);
 }
+
+// The engine module, so that the first start need not generate it (src/host/node/engine-cache.ts reads it).
+const { generateEngineModule } = await import("../src/cpu/standard-module.ts");
+await writeFile(join(dist, "host/node/engine.wasm"), generateEngineModule().bytes);

@@ -1,5 +1,5 @@
 // The engine module between runs: generating it takes a third of a second, reading it back a few milliseconds. It is kept in the cache
-// directory under the state of the source files that it is made from; a package that was built has it beside the code.
+// directory under the state of the source files that it is made from. A package that was built (bin/build.ts) has it beside this file.
 
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
@@ -36,6 +36,8 @@ async function generate(): Promise<Uint8Array<ArrayBuffer>> {
 
 /** The bytes of the engine module, from the cache or newly generated. A cache that cannot be used only costs time. */
 async function engineModuleBytes(): Promise<Uint8Array<ArrayBuffer>> {
+  const built = fileURLToPath(new URL("./engine.wasm", import.meta.url));
+  if (existsSync(built)) return new Uint8Array(readFileSync(built));
   let folder: string;
   let path: string;
   try {
