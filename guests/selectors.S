@@ -7,8 +7,8 @@
 	mov $\selector, %ecx
 	mov $0x5555, %eax
 	lar %ecx, %eax
-	and $0xfff0ffff, %eax
 	setz %bl
+	and $0xfff0ffff, %eax
 	movzbl %bl, %ebx
 	CHECK "LAR of \name: ZF", %rbx, $1
 	CHECK "LAR of \name", %rax, $\want
