@@ -29,12 +29,8 @@ export const VAR = {
   SLOT_COUNT: 0x3034,
   /** Guest-physical address of the last access that was no RAM (i64). */
   MMIO_GPA: 0x3038,
-  /** Record that is being executed by an out-of-line handler. */
-  IP: 0x3040,
   /** 1 since a data access at a non-canonical address raised #GP: where the operand is in the stack segment it becomes #SS. */
   NOT_CANONICAL: 0x309c,
-  /** Instructions retired (i64). */
-  RETIRED: 0x3048,
   /** Bits that an instruction pointer has in the current mode (i64). */
   RIP_MASK: 0x3078,
   /** Features as a bit map that rows are checked against (4 x i64). */
