@@ -11,19 +11,19 @@ const INPUT_PIECE = 4096;
 
 export interface Console {
   /** What the guest writes. Ends when the machine has ended. */
-  readonly readable: ReadableStream<Uint8Array>;
+  readonly readable: ReadableStream<Uint8Array<ArrayBuffer>>;
   /** What the guest reads. A write is done when the guest's device has taken it. */
   readonly writable: WritableStream<Uint8Array>;
 }
 
 export class ConsoleStreams implements Console {
-  readonly readable: ReadableStream<Uint8Array>;
+  readonly readable: ReadableStream<Uint8Array<ArrayBuffer>>;
   readonly writable: WritableStream<Uint8Array>;
   private readonly mailbox: MailboxSender;
   private readonly channel: number;
-  private chunks: Uint8Array[] = [];
+  private chunks: Uint8Array<ArrayBuffer>[] = [];
   private unread = 0;
-  private controller: ReadableStreamDefaultController<Uint8Array> | undefined;
+  private controller: ReadableStreamDefaultController<Uint8Array<ArrayBuffer>> | undefined;
   private wanted = false;
   private cancelled = false;
   private ended = false;
@@ -34,7 +34,7 @@ export class ConsoleStreams implements Console {
   constructor(mailbox: MailboxSender, channel: number) {
     this.mailbox = mailbox;
     this.channel = channel;
-    this.readable = new ReadableStream<Uint8Array>(
+    this.readable = new ReadableStream<Uint8Array<ArrayBuffer>>(
       {
         start: (controller) => {
           this.controller = controller;
@@ -54,7 +54,7 @@ export class ConsoleStreams implements Console {
   }
 
   /** The guest wrote. */
-  received(bytes: Uint8Array): void {
+  received(bytes: Uint8Array<ArrayBuffer>): void {
     this.chunks.push(bytes);
     this.unread += bytes.length;
     if (this.cancelled) this.drop(0);

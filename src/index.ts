@@ -171,7 +171,7 @@ export class VirtualMachine extends EventTarget implements AsyncDisposable {
   }
 
   /** Lines of the traces that were asked for. */
-  get traces(): ReadableStream<Uint8Array> {
+  get traces(): ReadableStream<Uint8Array<ArrayBuffer>> {
     return this.consoles[CHANNEL.TRACE].readable;
   }
 

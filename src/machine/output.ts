@@ -25,7 +25,7 @@ class Batch {
     for (const byte of bytes) this.push(byte);
   }
 
-  take(): Uint8Array {
+  take(): Uint8Array<ArrayBuffer> {
     const taken = this.bytes.slice(0, this.length);
     this.length = 0;
     return taken;

@@ -32,7 +32,7 @@ export type FromMachine =
   | { readonly type: "ready" }
   /** The machine could not be made. */
   | { readonly type: "failed"; readonly code: SkepErrorCode; readonly message: string }
-  | { readonly type: "output"; readonly channel: number; readonly bytes: Uint8Array }
+  | { readonly type: "output"; readonly channel: number; readonly bytes: Uint8Array<ArrayBuffer> }
   /** So much of a channel's input has been handed to the device. */
   | { readonly type: "taken"; readonly channel: number; readonly bytes: number }
   | { readonly type: "reply"; readonly id: number; readonly statistics?: MachineStatistics }

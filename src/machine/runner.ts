@@ -51,6 +51,8 @@ export class MachineRunner {
   private readonly output: OutputBatches;
   /** Input that a device had no room for, by channel. */
   private readonly held: Uint8Array[] = Array.from({ length: CHANNEL.COUNT }, () => new Uint8Array(0));
+  /** Channels whose devices have said that they have room again, one bit each. */
+  private room = 0;
   private bell = 0;
   private started = false;
   private paused = false;
@@ -71,7 +73,9 @@ export class MachineRunner {
       trace: traceTo(config.trace as TraceKind[], traced),
       onSerial: (port, byte) => this.output.byte(CHANNEL.SERIAL + port, byte),
       onConsole: (bytes) => this.output.bytes(CHANNEL.CONSOLE, bytes),
-      onRoom: (port) => this.offerHeld(port === VIRTIO_CONSOLE ? CHANNEL.CONSOLE : CHANNEL.SERIAL + port),
+      onRoom: (port) => {
+        this.room |= 1 << (port === VIRTIO_CONSOLE ? CHANNEL.CONSOLE : CHANNEL.SERIAL + port);
+      },
     });
     this.machine.boot(options.kernel());
   }
@@ -98,11 +102,16 @@ export class MachineRunner {
     const { mailbox } = this.options;
     const outcome = this.machine.run(() => {
       this.output.flushIfDue();
+      this.offerWhereRoom();
       return mailbox.bell() !== this.bell;
     });
     if (outcome.kind === "exit") this.exit = exitRecord(outcome.exit);
     else if (outcome.kind === "idle") {
       this.output.flush();
+      if (this.room !== 0) {
+        this.offerWhereRoom();
+        return;
+      }
       const milliseconds = (outcome.wakeAt - this.clock.now()) / 1e6;
       if (milliseconds > SLEEP_MIN_MS) mailbox.wait(this.bell, milliseconds);
     }
@@ -177,6 +186,14 @@ export class MachineRunner {
     if (bytes === 0) return;
     this.held[channel] = held.subarray(bytes);
     this.options.post({ type: "taken", channel, bytes });
+  }
+
+  /** Devices say that they have room while they are at work, and can take no input before they are done. */
+  private offerWhereRoom(): void {
+    if (this.room === 0) return;
+    const { room } = this;
+    this.room = 0;
+    for (let channel = 0; channel < CHANNEL.COUNT; channel++) if ((room >> channel) & 1) this.offerHeld(channel);
   }
 }
 

@@ -3,7 +3,7 @@
 //   idle      nobody works with it; its state may be read and changed from outside
 //   frozen    the run loop has it: decides, injects
 //   running   the engine executes it
-//   sleeping  it waits, halted, for an event
+//   sleeping  it waits, halted, for an event; otherwise as idle
 //
 // The legal transitions stand here and nowhere else.
 

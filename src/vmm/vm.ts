@@ -96,10 +96,13 @@ export class Vm {
   /** Runs until the machine ends, all vCPUs are halted, or `poll`, asked after every slice, gives true. */
   run(poll: () => boolean): RunOutcome {
     for (const vcpu of this.vcpus) vcpu.host.enter(VCPU_STATE.FROZEN);
+    let idle = false;
     try {
-      return this.loop(poll);
+      const outcome = this.loop(poll);
+      idle = outcome.kind === "idle";
+      return outcome;
     } finally {
-      for (const vcpu of this.vcpus) vcpu.host.enter(VCPU_STATE.IDLE);
+      for (const vcpu of this.vcpus) vcpu.host.enter(idle ? VCPU_STATE.SLEEPING : VCPU_STATE.IDLE);
     }
   }
 

@@ -78,6 +78,7 @@ test("idle: the time to be called again is the next timer's, and halted time is 
   m.engine.steps.push(halt(true));
   m.timers.create("t", () => m.vcpu.apic.deliver(0, 0x50, false)).arm(7000);
   assert.deepEqual(m.run(), { kind: "idle", wakeAt: 7000 });
+  assert.equal(m.vcpu.host.state, "sleeping");
   m.clock.set(6000);
   assert.deepEqual(m.run(), { kind: "idle", wakeAt: 7000 });
   m.clock.set(7100);

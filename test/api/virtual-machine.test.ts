@@ -1,0 +1,166 @@
+// The public API with guests of a few instructions: endings, consoles, pause, reset, stop, errors.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { type MachineExit, SkepError, VirtualMachine, type VirtualMachineOptions } from "../../src/index.ts";
+import { ECHO, HALT, multibootKernel, out, POWER_OFF, print, REBOOT, SPIN, TRIPLE_FAULT } from "./guest.ts";
+
+const limit = { timeout: 60_000 };
+
+async function create(code: readonly number[], options: Partial<VirtualMachineOptions> = {}): Promise<VirtualMachine> {
+  return VirtualMachine.create({ kernel: multibootKernel(code), memory: "16M", ...options });
+}
+
+async function textOf(stream: ReadableStream<Uint8Array>): Promise<string> {
+  let text = "";
+  for await (const chunk of stream) text += new TextDecoder().decode(chunk);
+  return text;
+}
+
+async function endOf(code: readonly number[], options: Partial<VirtualMachineOptions> = {}): Promise<MachineExit> {
+  await using vm = await create(code, options);
+  await vm.start();
+  return await vm.exited;
+}
+
+test("each way in which a guest ends", limit, async () => {
+  assert.deepEqual(await endOf(REBOOT), { reason: "reboot", status: 0 });
+  assert.deepEqual(await endOf(POWER_OFF), { reason: "power-off", status: 1 });
+  assert.deepEqual(await endOf(HALT), { reason: "halt", status: 2 });
+  assert.deepEqual(await endOf(TRIPLE_FAULT), { reason: "triple-fault", status: 3 });
+  assert.deepEqual(await endOf(out(0xf4, 21), { debugExit: true }), { reason: "debug-exit", status: 43 });
+  assert.deepEqual(await endOf(out(0x501, 0), { debugExit: 0x501 }), { reason: "debug-exit", status: 1 });
+  // Without a debug exit port the byte goes nowhere.
+  assert.deepEqual(await endOf([...out(0xf4, 21), ...HALT]), { reason: "halt", status: 2 });
+});
+
+test("output can be read, before and after the end; then the stream ends", limit, async () => {
+  await using vm = await create([...print("hello"), ...HALT]);
+  await vm.start();
+  await vm.exited;
+  assert.equal(await textOf(vm.serial.readable), "hello");
+});
+
+test("input that is typed before the guest listens waits for it", limit, async () => {
+  await using vm = await create([...ECHO, ...HALT]);
+  const writer = vm.serial.writable.getWriter();
+  await writer.write(new TextEncoder().encode("typed early, q"));
+  await vm.start();
+  assert.equal(await textOf(vm.serial.readable), "typed early, q");
+  assert.equal((await vm.exited).reason, "halt");
+});
+
+test("much input arrives whole and in order", limit, async () => {
+  await using vm = await create([...ECHO, ...HALT]);
+  const sent = Uint8Array.from({ length: 200_000 }, (_, i) => (i * 7 + (i >> 8)) & 0xff).map((b) =>
+    b === 0x71 ? 0 : b,
+  );
+  await vm.start();
+  const writer = vm.serial.writable.getWriter();
+  void writer.write(sent).then(() => writer.write(new TextEncoder().encode("q")));
+  const received: number[] = [];
+  for await (const chunk of vm.serial.readable) received.push(...chunk);
+  assert.equal(received.length, sent.length + 1);
+  assert.deepEqual(Uint8Array.from(received.slice(0, -1)), sent);
+});
+
+test("a guest that writes without end is held back while its reader is slow, and stops when told", limit, async () => {
+  // out dx, al for ever.
+  await using vm = await create([...print("x"), 0xee, 0xeb, 0xfd]);
+  await vm.start();
+  const reader = vm.serial.readable.getReader();
+  await reader.read();
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  const before = await vm.statistics();
+  await new Promise((resolve) => setTimeout(resolve, 200));
+  const after = await vm.statistics();
+  assert.equal(after.vcpus[0].instructions, before.vcpus[0].instructions);
+  await vm.stop();
+  assert.deepEqual(await vm.exited, { reason: "stopped", status: 4 });
+});
+
+test("the event loop stays free, and a spinning guest can be paused, resumed, and stopped", limit, async () => {
+  await using vm = await create(SPIN);
+  await assert.rejects(vm.pause(), SkepError);
+  await vm.start();
+  await assert.rejects(vm.start(), /running/);
+  let ticks = 0;
+  const timer = setInterval(() => ticks++, 5);
+  await new Promise((resolve) => setTimeout(resolve, 200));
+  clearInterval(timer);
+  assert.ok(ticks > 15, `${ticks} ticks`);
+  await vm.pause();
+  const paused = await vm.statistics();
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  const still = await vm.statistics();
+  assert.equal(still.vcpus[0].instructions, paused.vcpus[0].instructions);
+  assert.equal(still.timeNs, paused.timeNs);
+  await vm.resume();
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  const running = await vm.statistics();
+  assert.ok(running.vcpus[0].instructions > paused.vcpus[0].instructions);
+  assert.ok(running.timeNs > paused.timeNs && running.timeNs - paused.timeNs < 2e9);
+  await vm.stop();
+  await vm.stop();
+  assert.equal((await vm.exited).reason, "stopped");
+  assert.ok((await vm.statistics()).vcpus[0].instructions >= running.vcpus[0].instructions);
+  await assert.rejects(vm.reset(), /ended/);
+});
+
+test("reset loads the kernel anew", limit, async () => {
+  await using vm = await create([...print("A"), ...SPIN]);
+  const reader = vm.serial.readable.getReader();
+  await vm.start();
+  assert.deepEqual((await reader.read()).value, Uint8Array.of(0x41));
+  await vm.reset();
+  assert.deepEqual((await reader.read()).value, Uint8Array.of(0x41));
+});
+
+test("the exit event says the same as the promise", limit, async () => {
+  await using vm = await create(HALT);
+  const { promise, resolve } = Promise.withResolvers<Event>();
+  vm.addEventListener("exit", resolve);
+  await vm.start();
+  const event = await promise;
+  assert.deepEqual("exit" in event && event.exit, await vm.exited);
+});
+
+test("a signal stops a machine, or its making", limit, async () => {
+  const controller = new AbortController();
+  const vm = await create(SPIN, { signal: controller.signal });
+  await vm.start();
+  controller.abort();
+  assert.equal((await vm.exited).reason, "stopped");
+  await assert.rejects(create(SPIN, { signal: AbortSignal.abort(new Error("too late")) }), /too late/);
+  const making = new AbortController();
+  const made = create(SPIN, { signal: making.signal });
+  making.abort(new Error("changed my mind"));
+  await assert.rejects(made, /changed my mind/);
+});
+
+test("what is wrong with the options is a SkepError with a code", limit, async () => {
+  const wrong: [Partial<VirtualMachineOptions>, string, RegExp][] = [
+    [{ memory: "many" }, "config", /memory "many" is no size/],
+    [{ memory: "8G" }, "config", /too large/],
+    [{ memory: "1M" }, "config", /too small/],
+    [{ cpus: 2 }, "config", /2 CPUs/],
+    [{ cpu: "z80" }, "config", /unknown CPU model/],
+    [{ cpu: "x86-64-v2,+warp" }, "config", /unknown CPU flag "warp"/],
+    [{ engine: "magic" }, "config", /unknown engine/],
+    [{ trace: ["everything"] }, "config", /no trace of "everything"/],
+    [{ debugExit: 70000 }, "config", /no I\/O port/],
+    [{ kernel: "/nonexistent/vmlinuz" }, "file", /cannot read kernel .*: there is no such file/],
+    [{ kernel: new Uint8Array(3) }, "boot", /kernel/],
+    [{ disks: [{ file: "/nonexistent/disk" }] }, "disk", /cannot open disk image/],
+    [{ initrd: new Uint8Array(17 * 2 ** 20) }, "boot", /initramfs of 17 MiB does not fit/],
+  ];
+  for (const [options, code, message] of wrong) {
+    await assert.rejects(create(HALT, options), (error) => {
+      assert.ok(error instanceof SkepError, String(error));
+      assert.equal(error.code, code);
+      assert.match(error.message, message);
+      assert.doesNotMatch(error.message, /\n/);
+      return true;
+    });
+  }
+});
