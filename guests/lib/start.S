@@ -22,9 +22,11 @@ start:
 	rep movsb
 	lgdt gdt_pointer
 	ljmp $CODE32, $1f
-1:	mov $DATA, %eax
+	# DS and ES serve 32-bit code at every level
+1:	mov $USER_DATA, %eax
 	mov %eax, %ds
 	mov %eax, %es
+	mov $DATA, %eax
 	mov %eax, %fs
 	mov %eax, %gs
 	mov %eax, %ss
@@ -250,7 +252,7 @@ common32:
 	push %eax
 	push %ds
 	push %es
-	mov $DATA, %eax
+	mov $USER_DATA, %eax
 	mov %eax, %ds
 	mov %eax, %es
 	je 2f
