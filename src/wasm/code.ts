@@ -45,6 +45,14 @@ export interface Label {
 /** Which way a condition usually goes. */
 export type Hint = "likely" | "unlikely";
 
+/** A place in the code of a function. */
+export interface Mark {
+  readonly length: number;
+  readonly hints: number;
+  readonly depth: number;
+  readonly scopes: number;
+}
+
 const EMPTY_BLOCK = 0x40;
 
 export class Code {
@@ -93,11 +101,40 @@ export class Code {
   scope(body: () => void): void {
     this.scopes.push([]);
     body();
-    for (const local of this.scopes.pop() as Local[]) {
-      const list = this.free.get(local.type);
-      if (list === undefined) this.free.set(local.type, [local.index]);
-      else list.push(local.index);
-    }
+    for (const local of this.scopes.pop() as Local[]) this.release(local);
+  }
+
+  /** Keeps a local made in the innermost open scope beyond it, until `release`. Gives whether it was there. */
+  hold(value: Val): boolean {
+    const scope = this.scopes.at(-1);
+    const at = scope === undefined || !(value instanceof Local) ? -1 : scope.indexOf(value);
+    if (at >= 0) scope?.splice(at, 1);
+    return at >= 0;
+  }
+
+  /** Frees a held local for reuse. */
+  release(local: Local): void {
+    const list = this.free.get(local.type);
+    if (list === undefined) this.free.set(local.type, [local.index]);
+    else list.push(local.index);
+  }
+
+  /** The present place, to return to with `rewind`. */
+  mark(): Mark {
+    return { length: this.out.length, hints: this.hints.length, depth: this.depth, scopes: this.scopes.length };
+  }
+
+  /** Forgets the code written since `mark`. The locals made since then stay. */
+  rewind(mark: Mark): void {
+    this.out.length = mark.length;
+    this.hints.length = mark.hints;
+    this.depth = mark.depth;
+    this.scopes.length = mark.scopes;
+  }
+
+  /** Bytes of code so far. */
+  get length(): number {
+    return this.out.length;
   }
 
   set(local: Local, value: Operand): void {
@@ -270,7 +307,9 @@ export class Code {
   if(condition: Val, whenTrue: (end: Label) => void, whenFalse?: (end: Label) => void, hint?: Hint): void {
     if (condition.constant !== undefined) {
       const side = condition.constant !== 0 ? whenTrue : whenFalse;
-      if (side !== undefined) this.block(side);
+      // A side that takes no label can only go on behind the `if`.
+      if (side !== undefined && side.length === 0) side({ depth: this.depth });
+      else if (side !== undefined) this.block(side);
       return;
     }
     this.condition(condition);

@@ -211,6 +211,13 @@ export class ModuleBuilder {
     return func;
   }
 
+  /** Takes in a function whose code has been written already; imports may still be added while it is. */
+  adopt(name: string, code: Code): FuncRef {
+    const func = this.declare(name, code.type.params, code.type.results);
+    this.bodies.set(func.index, code);
+    return func;
+  }
+
   exportFunc(name: string, func: FuncRef): void {
     this.exports.push({ name, kind: KIND.func, index: func.index });
   }
