@@ -105,7 +105,7 @@ export function disassemble(request: Uint8Array): string {
   const q = new DataView(request.buffer, request.byteOffset, request.byteLength);
   const length = q.getUint32(REQUEST.LENGTH, true);
   const code = request.slice(REQUEST.CODE, REQUEST.CODE + length);
-  const decoder = new Decoder(q.getUint32(REQUEST.LEGACY, true) !== 0 ? 32 : 64, code, DecoderOptions.None);
+  const decoder = new Decoder([64, 32, 16][q.getUint32(REQUEST.MODE, true)], code, DecoderOptions.None);
   decoder.ip = q.getBigUint64(REQUEST.RIP, true);
   const formatter = new Formatter(FormatterSyntax.Intel);
   const instruction = decoder.decode();

@@ -1,7 +1,7 @@
 // Where processors differ and the guest's processor need not be the host: each entry says what may differ, when, and by which manual.
 
 import type { Plan } from "./plan.ts";
-import { FX, REQUEST, RESULT, SELECTOR } from "./record.ts";
+import { DATA_BASE, FX, REQUEST, RESULT, SELECTOR } from "./record.ts";
 
 /** One case with both outcomes. */
 interface Outcomes {
@@ -40,7 +40,7 @@ function memoryWord({ request, host, engine }: Outcomes, field: string): { offse
   const word = (result: DataView): number => {
     for (let k = 0; k < result.getUint32(RESULT.CHANGED, true); k++) {
       const at = RESULT.HEAD + k * 8;
-      if (result.getUint32(at, true) * 4 + 0x2000_0000 === address) return result.getUint32(at + 4, true);
+      if (result.getUint32(at, true) * 4 + DATA_BASE === address) return result.getUint32(at + 4, true);
     }
     return 0;
   };
@@ -82,6 +82,11 @@ const gprOf = (result: DataView, name: string): bigint =>
 /** A pair of selectors with null ones made zero. */
 function nullFree(pair: number): number {
   return [0, 16].reduce((value, shift) => (((pair >>> shift) & 0xfffc) === 0 ? value & ~(3 << shift) : value), pair);
+}
+
+function inCompatibility(result: DataView): boolean {
+  const cs = result.getUint32(RESULT.CODE_AND_STACK, true) & 0xffff;
+  return cs === SELECTOR.CODE_32 || cs === SELECTOR.CODE_16;
 }
 
 const FAR = /^(JMP|CALL|RET|IRET|L[DES]S|LSS)$/;
@@ -239,18 +244,34 @@ const KNOWN: readonly KnownDifference[] = [
     names: FAR,
     fields: /^rsp$/,
     when: ({ plan, host, engine }) =>
-      plan.mode === 64 &&
-      (host.getUint32(RESULT.CODE_AND_STACK, true) & 0xffff) === SELECTOR.CODE_32 &&
-      BigInt.asUintN(32, gprOf(host, "rsp") ^ gprOf(engine, "rsp")) === 0n,
+      plan.mode === 64 && inCompatibility(host) && BigInt.asUintN(32, gprOf(host, "rsp") ^ gprOf(engine, "rsp")) === 0n,
+  },
+  {
+    why: "the upper half of RSP with a stack of 16 bits is what the host's kernel left there (espfix, SDM Vol. 1 3.4.1.1)",
+    fields: /^rsp$/,
+    when: ({ plan, host, engine }) =>
+      plan.mode !== 64 && BigInt.asUintN(32, gprOf(host, "rsp") ^ gprOf(engine, "rsp")) === 0n,
   },
   {
     why: "the same, where the old stack pointer is not canonical and the new mode cuts it",
     names: FAR,
     fields: /./,
     when: ({ plan, request, host }) =>
-      plan.mode === 64 &&
-      request.getBigUint64(REQUEST.GPR + 4 * 8, true) >= 1n << 47n &&
-      (host.getUint32(RESULT.CODE_AND_STACK, true) & 0xffff) === SELECTOR.CODE_32,
+      plan.mode === 64 && request.getBigUint64(REQUEST.GPR + 4 * 8, true) >= 1n << 47n && inCompatibility(host),
+  },
+  {
+    why: "64-bit code entered straight from a 16-bit stack: which width the last pop or push has is not said (SDM Vol. 2A CALL, RET)",
+    names: FAR,
+    fields: /./,
+    when: ({ plan, host, engine }) =>
+      plan.mode === 16 &&
+      [host, engine].some((result) => (result.getUint32(RESULT.CODE_AND_STACK, true) & 0xffff) === SELECTOR.CODE_64),
+  },
+  {
+    why: "a misaligned operand beyond the limit of the stack segment: faults of one class (SDM Vol. 3A Table 6-2, note 1)",
+    fields: /^vector$/,
+    when: ({ plan, host, engine }) =>
+      plan.mode === 16 && vectorOf(host) === VECTOR.GP && vectorOf(engine) === VECTOR.SS,
   },
   {
     why: "far transfers with several faults: their order differs from the manual's pseudo-code (SDM Vol. 3A Table 6-2, note 1)",

@@ -60,13 +60,13 @@ export class Encoding {
     const { r, plan } = k;
     const { row } = plan;
     const registers = k.long ? 16 : 8;
-    this.addressBits = k.long ? 64 : 32;
+    this.addressBits = plan.mode;
     const usesAddress =
       plan.form === "memory" ||
       row.options.has("string") ||
       row.options.has("mem") ||
       row.operands.some(({ kind }) => kind === "O");
-    if ((usesAddress && r.chance(12)) || r.chance(1)) this.addressBits /= 2;
+    if ((usesAddress && r.chance(12)) || r.chance(1)) this.addressBits = plan.mode === 16 ? 32 : plan.mode / 2;
     this.reg = row.reg >= 0 ? row.reg : r.below(registers);
     this.rm = row.rm >= 0 ? row.rm : r.below(registers);
     const fixedX87 = row.map === 0 && row.opcode >= 0xd8 && row.opcode <= 0xdf;
@@ -112,14 +112,25 @@ export class Encoding {
     this.modrm = (mod << 6) | rm;
     this.#disp = BigInt(r.below(0x10000));
     this.#dispBytes = mod === 0 && rm === 6 ? 2 : mod;
+    const direct = mod === 0 && rm === 6;
+    if (direct) this.#disp = BigInt.asUintN(16, want);
     let sum = this.#dispBytes === 0 ? 0n : this.#dispBytes === 1 ? BigInt.asIntN(8, this.#disp) : this.#disp;
-    if (!(mod === 0 && rm === 6)) {
+    if (!direct) {
+      // The last register that is free makes up for the others; what lies above 16 bits means nothing.
+      const free = pairs[rm].filter((register) => !k.pinned.has(register));
       for (const register of pairs[rm]) {
-        if (!k.pinned.has(register)) k.pin(register, (integer64(r) & ~0xffffn) | BigInt(r.below(0x10000)));
-        sum += k.gpr(register);
+        if (register !== free.at(-1)) {
+          if (!k.pinned.has(register)) k.pin(register, integer64(r));
+          sum += k.gpr(register);
+        }
+      }
+      const last = free.at(-1);
+      if (last !== undefined) {
+        k.pin(last, (integer64(r) & ~0xffffn) | BigInt.asUintN(16, want - sum));
+        sum += k.gpr(last);
       }
     }
-    return want < 0n ? want : BigInt.asUintN(16, sum);
+    return BigInt.asUintN(16, sum);
   }
 
   #address32(want: bigint): bigint {
@@ -231,7 +242,7 @@ export class Encoding {
     const list: number[] = [];
     const policy = opsizePolicy(row);
     if (row.prefix === 1) list.push(0x66);
-    else if (plan.size === 16) list.push(0x66);
+    else if (plan.mode === 16 ? plan.size === 32 && policy !== OPSIZE.REX_W : plan.size === 16) list.push(0x66);
     else if (row.prefix === "any" && policy === OPSIZE.FIXED && r.chance(5)) list.push(0x66);
     else if (
       typeof row.prefix === "number" &&
@@ -245,7 +256,7 @@ export class Encoding {
     }
     if (row.prefix === 2) list.push(0xf3);
     if (row.prefix === 3) list.push(0xf2);
-    if (this.addressBits !== (k.long ? 64 : 32)) list.push(0x67);
+    if (this.addressBits !== plan.mode) list.push(0x67);
     // FS and GS are the host's own.
     if (r.chance(8)) list.push(r.pick([0x26, 0x2e, 0x36, 0x3e]));
     if (this.lock) list.push(0xf0);

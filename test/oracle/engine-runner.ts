@@ -41,7 +41,7 @@ import {
   XCR0,
 } from "../../src/isa/state.ts";
 import { Rig } from "../cpu/rig.ts";
-import { AREA_BYTES, CODE_BASE, DATA_BASE, dataPattern, FX, REQUEST, RESULT, SELECTOR } from "./record.ts";
+import { AREA_BYTES, CODE_BASE, DATA_BASE, dataPattern, FX, REQUEST, RESULT, SEGMENT_16, SELECTOR } from "./record.ts";
 
 /** Guest-physical places. */
 const PHYSICAL = {
@@ -53,6 +53,7 @@ const PHYSICAL = {
   PDPT_HIGH: 0x6000,
   PD_HIGH: 0x7000,
   GDT: 0x8000,
+  LDT: 0x8800,
   TSS: 0x9000,
   IDT: 0xa000,
   HANDLERS: 0xc000,
@@ -66,6 +67,7 @@ const HIGH = 0xffff_8000_0000_0000n;
 
 const KERNEL_CODE = 0x10;
 const TSS_SELECTOR = 0x40;
+const LDT_SELECTOR = 0x50;
 const PRESENT_USER_WRITE = 7n;
 const NO_EXECUTE = 1n << 63n;
 const LARGE = 0x80n;
@@ -74,9 +76,22 @@ const LARGE = 0x80n;
 const WITH_ERROR = new Set([8, 10, 11, 12, 13, 14, 17]);
 
 /** Descriptor access rights in the layout of SegmentFields.attr: 64-bit code, 32-bit code, data, all of DPL 3. */
-const ATTR = { CODE_64: 0xa0fb, CODE_32: 0xc0fb, DATA: 0xc0f3, UNUSABLE: 0x10000 } as const;
+const ATTR = {
+  CODE_64: 0xa0fb,
+  CODE_32: 0xc0fb,
+  DATA: 0xc0f3,
+  CODE_16: 0x00fb,
+  DATA_16: 0x00f3,
+  UNUSABLE: 0x10000,
+} as const;
 
 const RUN_LIMIT = 2000;
+
+/** A segment descriptor of byte granularity (SDM Vol. 3A 3.4.5). */
+function descriptor({ base, limit }: { base: number; limit: number }, attr: number): bigint {
+  const low = BigInt(limit & 0xffff) | (BigInt(base & 0xffffff) << 16n);
+  return low | (BigInt(attr) << 40n) | (BigInt(limit >> 16) << 48n) | (BigInt(base >>> 24) << 56n);
+}
 
 export class EngineRunner {
   readonly rig = new Rig();
@@ -110,7 +125,8 @@ export class EngineRunner {
     set(IDTR_LIMIT, 0xfff);
     this.rig.segment(TR, TSS_SELECTOR, 0x8b, 0x67);
     set(TR.base, HIGH + BigInt(PHYSICAL.TSS));
-    this.rig.segment(LDTR, 0, ATTR.UNUSABLE, 0);
+    this.rig.segment(LDTR, LDT_SELECTOR, 0x82, 0xf);
+    set(LDTR.base, HIGH + BigInt(PHYSICAL.LDT));
     engine.registersChanged();
     this.rig.bytes.fill(0xcc, PHYSICAL.CODE, PHYSICAL.CODE + AREA_BYTES);
     this.rig.bytes.set(this.#pattern, PHYSICAL.DATA);
@@ -137,6 +153,8 @@ export class EngineRunner {
     put(PHYSICAL.GDT + 0x20, 0x00cffb000000ffffn);
     put(PHYSICAL.GDT + 0x28, 0x00cff3000000ffffn);
     put(PHYSICAL.GDT + 0x30, 0x00affb000000ffffn);
+    put(PHYSICAL.LDT, descriptor(SEGMENT_16.CODE, ATTR.CODE_16));
+    put(PHYSICAL.LDT + 8, descriptor(SEGMENT_16.DATA, ATTR.DATA_16));
     view.setBigUint64(PHYSICAL.TSS + 4, HIGH + BigInt(PHYSICAL.STACK_TOP), true);
     // No I/O permission bit map.
     view.setUint16(PHYSICAL.TSS + 0x66, 0xffff, true);
@@ -152,32 +170,35 @@ export class EngineRunner {
     }
   }
 
-  #segment(fields: SegmentFields, selector: number, attr: number): void {
+  #segment(fields: SegmentFields, selector: number, attr: number, limit = 0xffffffff, base = 0): void {
     const { engine } = this.rig;
     engine.set(fields.selector, selector);
     engine.set(fields.attr, attr);
-    engine.set(fields.limit, attr === ATTR.UNUSABLE ? 0 : 0xffffffff);
-    engine.set(fields.base, 0);
+    engine.set(fields.limit, attr === ATTR.UNUSABLE ? 0 : limit);
+    engine.set(fields.base, base);
   }
 
   #enter(request: Uint8Array, q: DataView): void {
     const { engine, bytes } = this.rig;
     const cpu = this.#cpu;
-    const legacy = q.getUint32(REQUEST.LEGACY, true) !== 0;
+    const narrow = q.getUint32(REQUEST.MODE, true) === 2;
     this.#cpuBytes.set(request.subarray(REQUEST.GPR, REQUEST.GPR + 128), 0);
-    this.#segment(
-      SEGMENTS[SREG.CS],
-      legacy ? SELECTOR.CODE_32 : SELECTOR.CODE_64,
-      legacy ? ATTR.CODE_32 : ATTR.CODE_64,
-    );
-    for (const n of [SREG.SS, SREG.DS, SREG.ES]) this.#segment(SEGMENTS[n], SELECTOR.DATA, ATTR.DATA);
+    const { CODE, DATA } = SEGMENT_16;
+    const code64 = q.getUint32(REQUEST.MODE, true) === 0;
+    if (narrow) this.#segment(SEGMENTS[SREG.CS], SELECTOR.CODE_16, ATTR.CODE_16, CODE.limit, CODE.base);
+    else if (code64) this.#segment(SEGMENTS[SREG.CS], SELECTOR.CODE_64, ATTR.CODE_64);
+    else this.#segment(SEGMENTS[SREG.CS], SELECTOR.CODE_32, ATTR.CODE_32);
+    for (const n of [SREG.SS, SREG.DS, SREG.ES]) {
+      if (narrow) this.#segment(SEGMENTS[n], SELECTOR.DATA_16, ATTR.DATA_16, DATA.limit, DATA.base);
+      else this.#segment(SEGMENTS[n], SELECTOR.DATA, ATTR.DATA);
+    }
     for (const n of [SREG.FS, SREG.GS]) this.#segment(SEGMENTS[n], 0, ATTR.UNUSABLE);
     engine.set(CPL, 3);
     engine.set(ACTIVITY, 0);
     engine.set(SHADOW, 0);
     engine.set(CR2, 0);
     const rip = Number(q.getBigUint64(REQUEST.RIP, true));
-    cpu.setBigUint64(RIP.offset, BigInt(rip), true);
+    cpu.setBigUint64(RIP.offset, BigInt(narrow ? rip - CODE.base : rip), true);
     engine.setRflags(Number(q.getBigUint64(REQUEST.RFLAGS, true)));
 
     const fx = REQUEST.FX;

@@ -3,10 +3,11 @@
 // A case is entered by returning from a signal handler whose frame was rewritten to hold the case's registers, and it ends in the
 // signal that its last instruction raises: the INT3 that fills the code pages, or a fault. One signal and one sigreturn a case.
 //
-// stdin:  configuration { u32 code, u32 data, u8 pattern[DATA_BYTES] }, then batches { u32 count, count * REQUEST_BYTES }.
-// stdout: for each batch { u32 bytes, results }; a result is RESULT_HEAD bytes and 8 bytes for each changed word of the data pages.
+// stdin:  configuration { u32 code, u32 data, u32 limit of 16-bit code, u32 base and u32 limit of its data, u8 pattern[DATA_BYTES] }, then batches { u32 count, count * REQUEST_BYTES }.
+// stdout: u32 whether it has 16-bit code; for each batch { u32 bytes, results }; a result is RESULT_HEAD bytes and 8 bytes for each changed word of the data pages.
 
 #define _GNU_SOURCE
+#include <asm/ldt.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdint.h>
@@ -14,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -30,9 +32,11 @@ enum {
 
 // Selectors of user code in Linux (arch/x86/include/asm/segment.h).
 enum { USER32_CS = 0x23, USER_DS = 0x2b, USER_CS = 0x33 };
+// Segments of 16-bit code, made in the LDT.
+enum { CS_16 = 0x07, DS_16 = 0x0f };
 
 struct request {
-  uint32_t legacy; // 1: 32-bit code
+  uint32_t mode; // 0, 1, 2: 64-, 32-, 16-bit code
   uint32_t code_length;
   uint8_t code[16];
   uint64_t rip, rflags;
@@ -74,9 +78,9 @@ static volatile int hung;
 static const int GREG[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
                              REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15};
 
-// 32-bit code needs usable data segments; Linux keeps DS and ES of a process.
-static void data_segments(void) {
-  __asm__ volatile("mov %0, %%ds; mov %0, %%es" ::"r"(USER_DS));
+// Legacy code needs usable data segments; Linux keeps DS and ES of a process.
+static void data_segments(uint32_t selector) {
+  __asm__ volatile("mov %0, %%ds; mov %0, %%es" ::"r"(selector));
 }
 
 // Instruction bytes that lie on the code pages; the rest would be behind their end.
@@ -93,9 +97,12 @@ static void enter(ucontext_t *u) {
     if (q->patch[i].length)
       memcpy((void *)(uintptr_t)q->patch[i].address, i ? q->patch1 : q->patch0, q->patch[i].length);
   for (int i = 0; i < 16; i++) g[GREG[i]] = (greg_t)q->gpr[i];
-  g[REG_RIP] = (greg_t)q->rip;
+  const int narrow = q->mode == 2;
+  g[REG_RIP] = (greg_t)(narrow ? q->rip - (uintptr_t)code : q->rip);
   g[REG_EFL] = (greg_t)q->rflags;
-  g[REG_CSGSFS] = (g[REG_CSGSFS] & 0x0000ffffffff0000) | ((greg_t)USER_DS << 48) | (q->legacy ? USER32_CS : USER_CS);
+  g[REG_CSGSFS] = (g[REG_CSGSFS] & 0x0000ffffffff0000) | ((greg_t)(narrow ? DS_16 : USER_DS) << 48) |
+                  (narrow ? CS_16 : q->mode ? USER32_CS : USER_CS);
+  data_segments(narrow ? DS_16 : USER_DS);
   uint8_t *fp = (uint8_t *)u->uc_mcontext.fpregs;
   memcpy(fp, q->fx, FX_BYTES);
   // XSTATE_BV of the frame: x87 and SSE state are present (SDM Vol. 1 13.4.2).
@@ -122,7 +129,6 @@ static void leave(const ucontext_t *u) {
   uint32_t ds, es;
   __asm__ volatile("mov %%ds, %0; mov %%es, %1" : "=r"(ds), "=r"(es));
   r->ds_and_es = ds | es << 16;
-  if (ds != USER_DS || es != USER_DS) data_segments();
   for (int i = 0; i < 16; i++) r->gpr[i] = (uint64_t)g[GREG[i]];
   memcpy(r->fx, u->uc_mcontext.fpregs, FX_BYTES);
   memset(code + (q->rip - (uintptr_t)code), 0xcc, room(q));
@@ -171,6 +177,11 @@ static void *map(uint32_t address, size_t bytes, int protection) {
   return at;
 }
 
+static int local_segment(unsigned entry, unsigned contents, uint32_t base, uint32_t limit) {
+  struct user_desc segment = {.entry_number = entry, .base_addr = base, .limit = limit, .contents = contents};
+  return syscall(SYS_modify_ldt, 1, &segment, sizeof segment) == 0;
+}
+
 static int get(void *to, size_t bytes) {
   for (size_t n = 0; n < bytes;) {
     ssize_t k = read(0, (uint8_t *)to + n, bytes - n);
@@ -189,14 +200,19 @@ static void put(const void *from, size_t bytes) {
 }
 
 int main(void) {
-  uint32_t places[2];
-  if (!get(places, sizeof places) || !get(pattern, sizeof pattern)) return 1;
-  code = map(places[0], CODE_BYTES, PROT_READ | PROT_WRITE | PROT_EXEC);
-  data = map(places[1], DATA_BYTES, PROT_READ | PROT_WRITE);
+  struct {
+    uint32_t code, data, code_limit, data_base, data_limit;
+  } places;
+  if (!get(&places, sizeof places) || !get(pattern, sizeof pattern)) return 1;
+  code = map(places.code, CODE_BYTES, PROT_READ | PROT_WRITE | PROT_EXEC);
+  data = map(places.data, DATA_BYTES, PROT_READ | PROT_WRITE);
+  // Kernels can be built without it; 16-bit cases are left out then.
+  const uint32_t narrow = local_segment(0, MODIFY_LDT_CONTENTS_CODE, places.code, places.code_limit) &&
+                          local_segment(1, MODIFY_LDT_CONTENTS_DATA, places.data_base, places.data_limit);
   memset(code, 0xcc, CODE_BYTES);
   memcpy(data, pattern, DATA_BYTES);
   results = malloc((size_t)BATCH_MAX * (RESULT_HEAD + 2 * DATA_BYTES));
-  data_segments();
+  data_segments(USER_DS);
   static uint8_t stack[1 << 16] __attribute__((aligned(64)));
   stack_t alternative = {.ss_sp = stack, .ss_size = sizeof stack};
   sigaltstack(&alternative, NULL);
@@ -204,6 +220,7 @@ int main(void) {
   sigfillset(&action.sa_mask);
   const int signals[] = {SIGILL, SIGSEGV, SIGFPE, SIGTRAP, SIGBUS, SIGALRM};
   for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) sigaction(signals[i], &action, NULL);
+  put(&narrow, sizeof narrow);
   while (get(&count, sizeof count)) {
     if (count > BATCH_MAX || !get(requests, (size_t)count * REQUEST_BYTES)) return 1;
     out = results;

@@ -6,7 +6,7 @@ import { existsSync, mkdirSync, readFileSync, renameSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Readable, Writable } from "node:stream";
-import { CODE_BASE, DATA_BASE, dataPattern, REQUEST } from "./record.ts";
+import { CODE_BASE, DATA_BASE, dataPattern, REQUEST, SEGMENT_16 } from "./record.ts";
 
 const FLAGS = ["-O2", "-std=gnu11", "-Wall"];
 
@@ -53,10 +53,9 @@ export class HostRunner {
     this.#child.on("exit", (code, signal) => {
       this.#failed?.(new Error(`the harness ended by itself: ${signal ?? code}`));
     });
-    const places = Buffer.alloc(8);
-    places.writeUInt32LE(CODE_BASE, 0);
-    places.writeUInt32LE(DATA_BASE, 4);
-    this.#child.stdin.write(places);
+    const { CODE, DATA } = SEGMENT_16;
+    const places = Uint32Array.of(CODE_BASE, DATA_BASE, CODE.limit, DATA.base, DATA.limit);
+    this.#child.stdin.write(new Uint8Array(places.buffer));
     this.#child.stdin.write(dataPattern());
   }
 
@@ -78,6 +77,11 @@ export class HostRunner {
       this.#failed = reject;
       this.#deliver();
     });
+  }
+
+  /** Whether the host's kernel lets a process have 16-bit segments. To be asked once, before anything else. */
+  async has16BitCode(): Promise<boolean> {
+    return (await this.#read(4)).readUInt32LE() !== 0;
   }
 
   /** Runs the first `count` requests of a batch; gives the results one behind the other. */

@@ -24,6 +24,7 @@ test("instructions are either compared or left out with a reason", () => {
 test("cases that once differed", { skip }, async () => {
   const plans = plansOf(INSTRUCTIONS);
   const host = new HostRunner();
+  await host.has16BitCode();
   const engine = new EngineRunner();
   try {
     for (const regression of REGRESSIONS) {
@@ -48,7 +49,8 @@ test("a slice of the comparison with the host CPU", { skip, timeout: 300_000 }, 
   const end = performance.now() + SECONDS * 1000;
   const outcome = await runSession({ plans, rounds: ROUNDS, reportsEach: 1, until: () => performance.now() > end });
   t.diagnostic(`${outcome.cases} cases of ${plans.length} kinds`);
-  assert.ok(outcome.cases >= plans.length, "not every kind was run");
+  const fewest = plans.filter(({ mode }) => mode !== 16).length;
+  assert.ok(outcome.cases >= fewest, "not every kind was run");
   assert.equal(
     outcome.differing,
     0,

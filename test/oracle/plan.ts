@@ -1,10 +1,10 @@
-// What the oracle covers: every row of the instruction table in 64- and 32-bit code, each operand size, register and memory form;
+// What the oracle covers: every row of the instruction table in 64-, 32- and 16-bit code, each operand size, register and memory form;
 // and what it leaves out, each with its reason.
 
 import { OPSIZE, opsizePolicy, parseRow, type Row } from "../../src/cpu/decode-table.ts";
 import type { Instruction } from "../../src/isa/instruction.ts";
 
-export type Mode = 32 | 64;
+export type Mode = 16 | 32 | 64;
 export type Form = "register" | "memory" | "none";
 
 /** One kind of case: a row in a mode with an operand size and a form. */
@@ -63,7 +63,11 @@ function sizes(row: Row, mode: Mode): readonly number[] {
     row.options.has("string");
   // Far pointers with an offset of 64 bits are Intel's only (SDM Vol. 2A JMP; APM Vol. 3 JMP Far).
   const far = row.operands.some(({ kind, size }) => kind === "M" && size === "p");
-  const narrow = row.prefix === "any" || (row.prefix >= 2 && sized) ? [16] : [];
+  const byPrefix = row.prefix === "any" || (row.prefix >= 2 && sized);
+  const narrow = byPrefix ? [16] : [];
+  // The prefix is part of the opcode and selects the other size too.
+  if (row.prefix === 1 && sized && policy === OPSIZE.NORMAL) return long ? [16, 64] : [mode === 32 ? 16 : 32];
+  if (mode === 16 && policy !== OPSIZE.FIXED && policy !== OPSIZE.REX_W) return byPrefix ? [16, 32] : [16];
   switch (policy) {
     case OPSIZE.FIXED:
       return [8];
@@ -93,7 +97,7 @@ export function plansOf(instructions: readonly Instruction[]): readonly Plan[] {
     for (const text of instruction.rows) {
       const row = parseRow(instruction, text);
       if (leftOut(row)) continue;
-      for (const mode of [64, 32] as const) {
+      for (const mode of [64, 32, 16] as const) {
         if (row.options.has(mode === 64 ? "i64" : "o64")) continue;
         for (const size of sizes(row, mode)) for (const form of forms(row)) plans.push({ row, mode, size, form });
       }

@@ -9,12 +9,22 @@ export const AREA_BYTES = 2 * PAGE;
 export const DATA_END = DATA_BASE + AREA_BYTES;
 
 /** Selectors of user code in Linux; the guest's descriptor table is laid out to match. */
-export const SELECTOR = { CODE_32: 0x23, DATA: 0x2b, CODE_64: 0x33 } as const;
+export const SELECTOR = { CODE_32: 0x23, DATA: 0x2b, CODE_64: 0x33, CODE_16: 0x07, DATA_16: 0x0f } as const;
+
+/** Segments of 16-bit code, in the LDT: the code pages begin at offset 0, the data pages at DATA_16_OFFSET. Beyond the data pages the
+ *  segment goes on for a while, so that there are page faults before its limit. */
+export const DATA_16_OFFSET = 0x2000;
+export const SEGMENT_16 = {
+  CODE: { base: CODE_BASE, limit: 0xffff },
+  DATA: { base: DATA_BASE - DATA_16_OFFSET, limit: 0x47ff },
+} as const;
 
 export const REQUEST = {
-  LEGACY: 0,
+  /** 0 for 64-, 1 for 32-, 2 for 16-bit code. */
+  MODE: 0,
   LENGTH: 4,
   CODE: 8,
+  /** Linear. */
   RIP: 24,
   RFLAGS: 32,
   PATCHES: 40,

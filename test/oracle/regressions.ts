@@ -122,7 +122,7 @@ export function requestOf(regression: Regression): Uint8Array {
   const record = new Uint8Array(REQUEST.BYTES);
   const view = new DataView(record.buffer);
   const code = regression.code.split(" ").map((byte) => Number.parseInt(byte, 16));
-  view.setUint32(REQUEST.LEGACY, regression.mode === 32 ? 1 : 0, true);
+  view.setUint32(REQUEST.MODE, regression.mode === 32 ? 1 : 0, true);
   view.setUint32(REQUEST.LENGTH, code.length, true);
   record.set(code, REQUEST.CODE);
   view.setBigUint64(REQUEST.RIP, BigInt(regression.at ?? CODE_BASE + 0x400), true);

@@ -44,6 +44,7 @@ export async function runSession(options: SessionOptions): Promise<Outcome> {
   const { plans, rounds, firstRound = 0, seed = 1, reportsEach = 2, until, progress } = options;
   const outcome: Outcome = { cases: 0, differing: 0, reports: [], byInstruction: new Map() };
   const host = new HostRunner();
+  const narrow = await host.has16BitCode();
   const engine = new EngineRunner();
   const requests = new Uint8Array(BATCH * REQUEST.BYTES);
   const out = new Uint8Array(RESULT.HEAD + 2 * AREA_BYTES);
@@ -75,6 +76,7 @@ export async function runSession(options: SessionOptions): Promise<Outcome> {
   try {
     for (let round = firstRound; round < firstRound + rounds; round++) {
       for (let p = 0; p < plans.length; p++) {
+        if (plans[p].mode === 16 && !narrow) continue;
         const caseSeed = seedOf(seed, p, round);
         const n = batch.length;
         generate(new Random(caseSeed), plans[p], requests.subarray(n * REQUEST.BYTES, (n + 1) * REQUEST.BYTES));

@@ -5,14 +5,15 @@ import { GPR } from "../../src/isa/state.ts";
 import { randomFcw, randomFsw, randomMxcsr } from "./contents.ts";
 import type { Case } from "./generate.ts";
 import { extended, integer64 } from "./random.ts";
-import { CODE_BASE, FX, SELECTOR } from "./record.ts";
+import { FX, SELECTOR } from "./record.ts";
 
 /** Selectors: null, Linux's descriptors with any RPL, an LDT that is none, beyond the table. */
 function selector(k: Case): number {
   const { r } = k;
-  if (r.chance(60)) return r.pick([SELECTOR.CODE_32, SELECTOR.DATA, SELECTOR.CODE_64]);
+  if (r.chance(60))
+    return r.pick([SELECTOR.CODE_32, SELECTOR.DATA, SELECTOR.CODE_64, SELECTOR.CODE_16, SELECTOR.DATA_16]);
   if (r.chance(60)) return r.pick([0, 0x08, 0x10, 0x18, 0x20, 0x28, 0x30, 0x38, 0x40]) | r.below(4);
-  return r.pick([0x2f, 0x04, 0x0f, 0x80, 0x83, 0xfff8, 0xffff]);
+  return r.pick([0x2f, 0x04, 0x0c, 0x17, 0x80, 0x83, 0xfff8, 0xffff]);
 }
 
 /** The E operand is a selector. */
@@ -145,7 +146,7 @@ function relativeTarget(k: Case): void {
   else if (plan.size === 16) encoding.branchBy = r.chance(50) ? r.below(0x7fff) : -16 - r.below(0x7ff0);
   else {
     const target = k.branchTarget();
-    encoding.branchTo = target < 1n << 31n ? Number(target) : CODE_BASE + 8;
+    encoding.branchTo = target < 1n << 31n ? Number(target) : k.codeStart + 8;
   }
 }
 
