@@ -340,7 +340,7 @@ unexpected32:
 #include "report.inc"
 
 	.globl puts64, puts32, puts16, report64, report32, report16, pack_fault64, pack_fault32, pack_fault16
-	.globl finish64, finish32, finish16
+	.globl finish64, finish32, finish16, put_hex64, put_hex32, put_hex16
 	.weak main32, main
 
 	.section .low.data, "aw"
