@@ -7,12 +7,6 @@ export const EXIT = {
   HLT: 1,
   /** Triple fault: the activity state is shutdown. */
   SHUTDOWN: 2,
-  /** PAUSE in a spin loop, a hint that another vCPU may run. */
-  PAUSE: 3,
   /** Interrupts have just become possible (IF set, CR8 lowered, IRET): the caller may have one to inject. */
-  INTERRUPT_WINDOW: 4,
-  /** A hypercall instruction (VMCALL, VMMCALL) outside nested virtualization. */
-  HYPERCALL: 5,
-  /** The vCPU ran into something that it cannot continue from (an error of skep itself): reported, never thrown by the guest's doing. */
-  INTERNAL: 6,
+  INTERRUPT_WINDOW: 3,
 } as const;

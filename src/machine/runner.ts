@@ -34,14 +34,12 @@ const EXITS: { readonly [reason in VmExit["reason"]]: ExitRecord } = {
   halt: { reason: "halt", status: 2 },
   "triple-fault": { reason: "triple-fault", status: 3 },
   "debug-exit": { reason: "debug-exit", status: 0 },
-  error: { reason: "error", status: 4 },
 };
 const STOPPED: ExitRecord = { reason: "stopped", status: 4 };
 
 function exitRecord(exit: VmExit): ExitRecord {
   const record = EXITS[exit.reason];
-  if (exit.reason === "debug-exit") return { ...record, status: exit.status };
-  return exit.reason === "error" ? { ...record, message: exit.message } : record;
+  return exit.reason === "debug-exit" ? { ...record, status: exit.status } : record;
 }
 
 export class MachineRunner {

@@ -11,7 +11,6 @@ export interface VcpuStatistics {
     /** The slice was used up, or something wanted the vCPU to stop and look. */
     readonly budget: number;
     readonly halt: number;
-    readonly pause: number;
     readonly interruptWindow: number;
     readonly other: number;
   };
@@ -89,7 +88,6 @@ export function machineStatistics(pc: Pc): MachineStatistics {
         exits: {
           budget: core.exitsBudget,
           halt: core.exitsHalt,
-          pause: core.exitsPause,
           interruptWindow: core.exitsWindow,
           other: core.exitsOther,
         },

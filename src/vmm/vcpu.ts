@@ -84,7 +84,6 @@ export class Vcpu implements Stateful {
     entries: 0,
     exitsBudget: 0,
     exitsHalt: 0,
-    exitsPause: 0,
     exitsWindow: 0,
     exitsOther: 0,
     interruptsInjected: 0,
@@ -296,7 +295,6 @@ export class Vcpu implements Stateful {
     const { statistics } = this;
     if (reason === EXIT.BUDGET) statistics.exitsBudget++;
     else if (reason === EXIT.HLT) statistics.exitsHalt++;
-    else if (reason === EXIT.PAUSE) statistics.exitsPause++;
     else if (reason === EXIT.INTERRUPT_WINDOW) statistics.exitsWindow++;
     else statistics.exitsOther++;
   }

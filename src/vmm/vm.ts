@@ -5,7 +5,6 @@
 // When all vCPUs are halted the loop returns with the time at which it has to be called again; the caller sleeps.
 
 import { EXIT } from "../isa/exit.ts";
-import { GPR } from "../isa/state.ts";
 import type { Clock, TimerQueue } from "./clock.ts";
 import type { InterruptRouter } from "./io/interrupt-router.ts";
 import type { Trace } from "./trace.ts";
@@ -18,8 +17,7 @@ export type VmExit =
   | { readonly reason: "power-off" }
   | { readonly reason: "halt" }
   | { readonly reason: "triple-fault" }
-  | { readonly reason: "debug-exit"; readonly status: number }
-  | { readonly reason: "error"; readonly message: string };
+  | { readonly reason: "debug-exit"; readonly status: number };
 
 /** Why `Vm.run` returned. */
 export type RunOutcome =
@@ -46,8 +44,6 @@ const INITIAL_SPEED = 0.1;
 /** The speed is taken anew from so much time of execution. */
 const MEASURED_NS = 200_000;
 const STATE_TRACE_NS = 500_000_000;
-/** What KVM answers to a hypercall that it does not know: -ENOSYS in its numbering. */
-const NO_HYPERCALL = -1000n;
 
 export class Vm {
   readonly clock: Clock;
@@ -151,7 +147,7 @@ export class Vm {
     this.trace.blocks?.(vcpu.position());
     const after = this.clock.now();
     this.measure(vcpu.engine.retired() - before, after - now);
-    this.look(vcpu, reason);
+    if (reason === EXIT.SHUTDOWN) this.end({ reason: "triple-fault" });
     if (this.trace.state !== undefined && after >= this.nextStateTrace) {
       this.nextStateTrace = after + STATE_TRACE_NS;
       this.trace.state(`${(after / 1e9).toFixed(3)} s, ${vcpu.engine.retired()} instructions, ${vcpu.position()}`);
@@ -166,12 +162,5 @@ export class Vm {
     this.speed += (this.measuredInstructions / this.measuredNs - this.speed) / 4;
     this.measuredInstructions = 0;
     this.measuredNs = 0;
-  }
-
-  private look(vcpu: Vcpu, reason: number): void {
-    if (reason === EXIT.SHUTDOWN) this.end({ reason: "triple-fault" });
-    else if (reason === EXIT.INTERNAL)
-      this.end({ reason: "error", message: `vCPU ${vcpu.id} cannot go on at ${vcpu.position()}` });
-    else if (reason === EXIT.HYPERCALL) vcpu.engine.setGpr(GPR.RAX, BigInt.asUintN(64, NO_HYPERCALL));
   }
 }

@@ -8,7 +8,7 @@ import { RIP } from "../../src/isa/state.ts";
 import { AT, Rig } from "./rig.ts";
 
 const SEEDS = Number(process.env.WILD_SEEDS ?? 1000);
-const REASONS: readonly number[] = Object.values(EXIT).filter((reason) => reason !== EXIT.INTERNAL);
+const REASONS: readonly number[] = Object.values(EXIT);
 
 /** A small generator with 32 bits of state (xorshift), so that a seed that fails can be run again. */
 function random(seed: number): () => number {
