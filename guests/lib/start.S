@@ -121,16 +121,16 @@ enter_long:
 	lidt idt64_pointer
 	ljmp $CODE64, $1f
 	.code64
-1:	pop %rax
 	# The 32-bit caller pushed four bytes
-	movl %eax, %eax
+1:	movl (%rsp), %eax
+	add $4, %rsp
+	and $-16, %rsp
 	mov $DATA, %ecx
 	mov %ecx, %ds
 	mov %ecx, %es
 	mov %ecx, %fs
 	mov %ecx, %gs
 	mov %ecx, %ss
-	mov $stack_top, %rsp
 	andb $~2, gdt + TSS64 + 5
 	mov $TSS64, %ecx
 	ltr %cx
@@ -416,12 +416,13 @@ tss64:
 	.quad ring0_stack_top
 	.fill 0x24 - 12, 1, 0
 	.quad ist_stack_top
-	.fill 0x68 - 0x2c, 1, 0
+	.fill 0x66 - 0x2c, 1, 0
+	.word 0x68
 	.balign 16
 tss32:
 	.long 0, ring0_stack_top, DATA
-	.fill 0x68 - 12, 1, 0
-	.word 0, 0x68
+	.fill 0x66 - 12, 1, 0
+	.word 0x68
 
 	.bss
 	.balign 4096
