@@ -43,6 +43,22 @@ export interface GuestResult {
   readonly retired: number;
 }
 
+const PASSED = 1;
+const TRIPLE_FAULT = 3;
+/** Kernels that end in another way than through the debug exit port. */
+const STATUS: { readonly [name: string]: number } = { "triple-fault": TRIPLE_FAULT };
+
+/** Lines that are no check that went well. */
+export function failures({ output, status }: GuestResult, name: string): string[] {
+  const lines = output.split("\n").filter((line) => line !== "");
+  const wrong = lines.filter((line) => !line.startsWith("ok ") && !line.startsWith("done "));
+  const expected = STATUS[name] ?? PASSED;
+  if (status !== expected && (wrong.length === 0 || status !== TRIPLE_FAULT))
+    wrong.push(`status ${status}, not ${expected}, after: ${lines.at(-1)}`);
+  if (!lines.some((line) => line.startsWith("ok "))) wrong.push("no check at all");
+  return wrong;
+}
+
 const TOPOLOGY = { apicId: 0, cpus: 1, tscHz: 1e9, crystalHz: 1e9 };
 
 export function runGuest(kernel: string): GuestResult {

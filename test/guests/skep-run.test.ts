@@ -1,0 +1,23 @@
+// The kernels of guests/ through the command: the whole machine, its loader, serial port, local APIC and debug exit port.
+
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { join } from "node:path";
+import { test } from "node:test";
+import { assemble, GUEST_NAMES } from "./assemble.ts";
+import { failures } from "./machine.ts";
+
+const SKEP = join(import.meta.dirname, "../../bin/skep");
+const OPTIONS = ["--cpu", "max", "--memory", "32M", "--debug-exit"];
+const TIMEOUT = 60000;
+
+for (const name of GUEST_NAMES) {
+  test(name, { timeout: TIMEOUT }, () => {
+    const run = spawnSync(SKEP, ["run", "--kernel", assemble(name), ...OPTIONS], {
+      input: "",
+      timeout: TIMEOUT,
+      encoding: "utf8",
+    });
+    assert.deepEqual(failures({ output: run.stdout, status: run.status ?? -1, retired: 0 }, name), [], run.stderr);
+  });
+}
