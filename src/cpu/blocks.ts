@@ -30,6 +30,8 @@ import {
   BLOCK_HASH,
   BLOCK_HASH_ENTRIES,
   BLOCK_MAX_RECORDS,
+  HOT_LIST,
+  HOT_LIST_ENTRIES,
   JUMP_CACHE,
   JUMP_CACHE_ENTRIES,
   PAGE_HEADS,
@@ -52,6 +54,8 @@ export interface BlockFuncs {
   readonly invalidateRange: FuncRef;
   /** (linear) -> (status, host) for an instruction fetch. */
   readonly translateFetch: FuncRef;
+  /** (first record): puts a block on the list of the hot ones. */
+  readonly noteHot: FuncRef;
   /** Forgets all blocks. */
   readonly flushBlocks: FuncRef;
 }
@@ -141,6 +145,22 @@ export function emitBlocks(
     );
     c.memoryFill(x.ram, cpu.ld32(0, VAR.CODE_MAP), 0, i32(1).shl(cpu.ld32(0, VAR.RAM_BITS).sub(9)));
     c.st32(cpu, 0, ARENA, VAR.ARENA_NEXT);
+    c.st32(cpu, 0, 0, VAR.HOT_COUNT);
+  });
+
+  /** (first record): the block has become hot. */
+  const noteHot = m.func("noteHot", ["i32"], [], (c) => {
+    const { cpu } = env(c);
+    const [record] = c.params;
+    const count = c.let(cpu.ld32(0, VAR.HOT_COUNT));
+    c.if(
+      record.ltU(ARENA).or(count.geU(HOT_LIST_ENTRIES)),
+      () => c.st32(cpu, record.sub(BLOCK.SIZE - BLOCK.HEAT), 0),
+      () => {
+        c.st32(cpu, count.shl(2), record, HOT_LIST);
+        c.st32(cpu, 0, count.add(1), VAR.HOT_COUNT);
+      },
+    );
   });
 
   /** Linear address of an instruction pointer. */
@@ -264,6 +284,8 @@ export function emitBlocks(
       c.st32(cpu, 0, cpu.ld32(block, BLOCK.LAST).add(RECORD.SIZE + TAIL.SIZE), VAR.ARENA_NEXT);
       c.st32(cpu, block, host, BLOCK.HOST);
       c.st32(cpu, block, mode, BLOCK.MODE);
+      c.st32(cpu, block, 0, BLOCK.HEAT);
+      c.st32(cpu, block, 0, BLOCK.REGION);
       c.st32(cpu, block, cpu.ld32(chain, BLOCK_HASH), BLOCK.HASH_NEXT);
       c.st32(cpu, chain, block, BLOCK_HASH);
       const inPage = (page: Val, first: Val, last: Val, next: number, tag: number): void => {
@@ -433,5 +455,5 @@ export function emitBlocks(
     c.results([next]);
   });
 
-  return { lookup, lookupAgain, follow, invalidateRange, flushBlocks, translateFetch };
+  return { lookup, lookupAgain, follow, invalidateRange, noteHot, flushBlocks, translateFetch };
 }

@@ -23,7 +23,7 @@ import {
 import { BLOCK, DECODE_BASE, DECODE_END, FETCH_BUFFER, RECORD, TAIL, VAR } from "./layout.ts";
 
 /** Handlers that are no instruction of the tables. */
-export const PSEUDO = { UNDEFINED: 0, STALE: 1, FALL_THROUGH: 2, TOO_LONG: 3, COUNT: 4 } as const;
+export const PSEUDO = { UNDEFINED: 0, STALE: 1, FALL_THROUGH: 2, TOO_LONG: 3, ENTER_REGION: 4, COUNT: 5 } as const;
 
 /** Prefix classes (SDM Vol. 2A 2.1.1, 2.2.1). */
 const PREFIX = { NONE: 0, OPERAND_SIZE: 1, ADDRESS_SIZE: 2, LOCK: 3, REPNE: 4, REP: 5, SEGMENT: 6, REX: 7 } as const;

@@ -34,7 +34,7 @@ import {
 import { deliverInterrupt, deliverPending } from "../isa/system/deliver.ts";
 import { Code } from "../wasm/code.ts";
 import type { Memory } from "../wasm/memory.ts";
-import { type FuncRef, ModuleBuilder } from "../wasm/module.ts";
+import { type FuncRef, ModuleBuilder, type TableRef } from "../wasm/module.ts";
 import { i32, i64, select, type Val } from "../wasm/value.ts";
 import { emitBlocks, emitInvalidation } from "./blocks.ts";
 import { buildOpcodeMaps } from "./decode-table.ts";
@@ -47,12 +47,15 @@ import { type InterpreterParts, InterpreterSemantics, type Usage } from "./inter
 import { CPU_MEMORY_SIZE, DECODE_BASE, RECORD, TLB_BASE, TLB_SETS, TLB_TABLE_SIZE, VAR } from "./layout.ts";
 import { emitMemoryAccess, type Width } from "./memory-access.ts";
 import { emitPaging } from "./paging.ts";
+import { emitFlagFunctions } from "./translator/flags.ts";
+import { emitUnaligned, encodeHandlers, HANDLER_SECTION, SUPPORT } from "./translator/support.ts";
 
 /** Helpers are written when something first calls them, and once. */
 class HelperStore {
   private readonly m: ModuleBuilder;
   private readonly known = new Map<Helper | Service, FuncRef>();
   private readonly unwritten: (() => void)[] = [];
+  private readonly bodies = new Map<Helper, HelperEnv>();
   parts: EngineParts | undefined;
 
   constructor(m: ModuleBuilder) {
@@ -73,6 +76,7 @@ class HelperStore {
     this.unwritten.push(() =>
       this.m.define(func, (c) => {
         const x = new HelperEnv(c, this.parts as EngineParts, target.faults);
+        this.bodies.set(target, x);
         target.body(x, ...c.params);
         // Every path has left by `done` or a raise.
         c.unreachable();
@@ -83,6 +87,26 @@ class HelperStore {
 
   writeAll(): void {
     for (let next = this.unwritten.pop(); next !== undefined; next = this.unwritten.pop()) next();
+  }
+
+  /** The written helpers that leave registers and flags alone, and whatever they call too. */
+  independent(): [Helper, FuncRef][] {
+    const dependent = new Set<Helper | Service>();
+    const isDependent = (target: Helper | Service): boolean => {
+      const body = "body" in target ? this.bodies.get(target) : undefined;
+      return body === undefined || body.usesRegisters || dependent.has(target);
+    };
+    for (let changed = true; changed; ) {
+      changed = false;
+      for (const [target, { callees }] of this.bodies) {
+        if (dependent.has(target) || ![...callees].some(isDependent)) continue;
+        dependent.add(target);
+        changed = true;
+      }
+    }
+    return [...this.bodies.keys()]
+      .filter((target) => !isDependent(target))
+      .map((target) => [target, this.known.get(target) as FuncRef]);
   }
 }
 
@@ -240,6 +264,22 @@ function emitLoadPdptes(m: ModuleBuilder, env: (c: Code) => HelperEnv, hostOf: F
   });
 }
 
+/** What regions import (src/cpu/translator). */
+function emitTranslatorExports(
+  m: ModuleBuilder,
+  env: (c: Code) => HelperEnv,
+  store: HelperStore,
+  parts: EngineParts,
+  table: TableRef,
+): void {
+  m.exportTable(SUPPORT.TABLE, table);
+  for (const [helper, func] of store.independent()) m.exportFunc(SUPPORT.HELPER + helper.name, func);
+  emitUnaligned(m, env);
+  const flags = emitFlagFunctions(m, parts.cpu);
+  m.exportFunc(SUPPORT.FLAG_PARTS, flags.flagParts);
+  m.exportFunc(SUPPORT.SPILL_FLAGS, flags.spillFlags);
+}
+
 export interface EngineModule {
   readonly bytes: Uint8Array<ArrayBuffer>;
   readonly plan: HandlerPlan;
@@ -289,8 +329,9 @@ export function buildEngineModule(
   const inlineCount = plan.handlers.filter((spec) => spec !== undefined && rank.has(spec.name)).length;
   const table = m.table(plan.handlers.length);
   const outOfLine: FuncRef[] = [];
-  plan.handlers.forEach((spec, number) => {
-    if (spec === undefined || number < PSEUDO.COUNT + inlineCount) return;
+  plan.handlers.forEach((spec) => {
+    // Those that are inline too: regions call them.
+    if (spec === undefined) return;
     outOfLine.push(
       m.func(spec.name, HANDLER_TYPE.params, HANDLER_TYPE.results, (c) => {
         new InterpreterSemantics(c, parts, c.params[0], spec.row, spec.opcode, spec.size, spec.form, (status) =>
@@ -300,7 +341,7 @@ export function buildEngineModule(
       }),
     );
   });
-  m.elementSegment(table, PSEUDO.COUNT + inlineCount, outOfLine);
+  m.elementSegment(table, PSEUDO.COUNT, outOfLine);
   const run = emitInterpreter({
     m,
     parts,
@@ -322,5 +363,7 @@ export function buildEngineModule(
   m.exportFunc("lookup", blocks.lookup);
   m.exportFunc("decodeBlock", decode);
   store.writeAll();
+  emitTranslatorExports(m, env, store, parts, table);
+  m.customSection(HANDLER_SECTION, encodeHandlers(instructions, plan.handlers));
   return { bytes: m.toBytes(), plan };
 }

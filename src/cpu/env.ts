@@ -55,15 +55,20 @@ export function zeroExtended(bits: Bits, value: Val): Val {
 
 export abstract class EnvBase implements Env {
   readonly c: Code;
-  readonly cpu: Memory;
+  /** The vCPU's memory, for this class and what builds on it. */
+  protected readonly state: Memory;
   readonly ram: Memory;
   protected readonly parts: EngineParts;
 
   constructor(c: Code, parts: EngineParts) {
     this.c = c;
-    this.cpu = parts.cpu;
+    this.state = parts.cpu;
     this.ram = parts.ram;
     this.parts = parts;
+  }
+
+  get cpu(): Memory {
+    return this.state;
   }
 
   /** Leaves with a pending exception. Code after it is not reached. */
@@ -71,11 +76,11 @@ export abstract class EnvBase implements Env {
   abstract done(...results: Operand[]): void;
 
   get(field: Field): Val {
-    return field.type === "i64" ? this.cpu.ld64(0, field.offset) : this.cpu.ld32(0, field.offset);
+    return field.type === "i64" ? this.state.ld64(0, field.offset) : this.state.ld32(0, field.offset);
   }
 
   put(field: Field, value: Operand): void {
-    this.c.store(this.cpu, field.type === "i64" ? 8 : 4, 0, asVal(value, field.type), field.offset);
+    this.c.store(this.state, field.type === "i64" ? 8 : 4, 0, asVal(value, field.type), field.offset);
   }
 
   gpr(number: number, bits: Bits): Val {
@@ -88,43 +93,43 @@ export abstract class EnvBase implements Env {
 
   /** A register by its address in the register file. */
   protected readRegister(address: Val, bits: Bits): Val {
-    if (bits === 8) return this.cpu.ld8u(address);
-    if (bits === 16) return this.cpu.ld16u(address);
-    return bits === 32 ? this.cpu.ld32(address) : this.cpu.ld64(address);
+    if (bits === 8) return this.state.ld8u(address);
+    if (bits === 16) return this.state.ld16u(address);
+    return bits === 32 ? this.state.ld32(address) : this.state.ld64(address);
   }
 
   protected writeRegister(address: Val, bits: Bits, value: Val): void {
-    if (bits === 32) this.c.st64(this.cpu, address, value.wrap().zx());
-    else this.c.store(this.cpu, bits / 8, address, value);
+    if (bits === 32) this.c.st64(this.state, address, value.wrap().zx());
+    else this.c.store(this.state, bits / 8, address, value);
   }
 
   xmm(number: number): Val {
-    return this.cpu.ldv128(0, VECTOR_BASE + number * VECTOR_STRIDE);
+    return this.state.ldv128(0, VECTOR_BASE + number * VECTOR_STRIDE);
   }
 
   setXmm(number: number, value: Val): void {
-    this.c.stv128(this.cpu, 0, value, VECTOR_BASE + number * VECTOR_STRIDE);
+    this.c.stv128(this.state, 0, value, VECTOR_BASE + number * VECTOR_STRIDE);
   }
 
   // Memory
 
   /** Offset of the TLB entry of a linear address in its table. */
   protected tlbSlot(linear: Val): Val {
-    return linear.shrU(9).wrap().and(this.cpu.ld32(0, VAR.TLB_INDEX_MASK));
+    return linear.shrU(9).wrap().and(this.state.ld32(0, VAR.TLB_INDEX_MASK));
   }
 
   /** Entry XOR address: the host offset where the lookup hits. */
   private tlbRead(address: Val): Val {
-    return this.c.let(this.cpu.ld64(this.tlbSlot(address).add(this.cpu.ld32(0, VAR.TLB_READ))).xor(address));
+    return this.c.let(this.state.ld64(this.tlbSlot(address).add(this.state.ld32(0, VAR.TLB_READ))).xor(address));
   }
 
   private tlbWrite(address: Val): Val {
-    return this.c.let(this.cpu.ld64(this.tlbSlot(address).add(this.cpu.ld32(0, VAR.TLB_WRITE))).xor(address));
+    return this.c.let(this.state.ld64(this.tlbSlot(address).add(this.state.ld32(0, VAR.TLB_WRITE))).xor(address));
   }
 
   /** The lookup hits where no bit above guest RAM is set and the access is aligned. */
   protected tlbHit(bits: Bits | 128, x: Val): Val {
-    return x.and(this.cpu.ld64(0, VAR.TLB_MASK + Math.log2(bits / 8) * 8)).eqz();
+    return x.and(this.state.ld64(0, VAR.TLB_MASK + Math.log2(bits / 8) * 8)).eqz();
   }
 
   protected loadRam(bits: Bits | 128, host: Val): Val {
@@ -411,6 +416,10 @@ export abstract class EnvBase implements Env {
 
 /** Emits the body of a helper: a fault returns status 1 and zeros. */
 export class HelperEnv extends EnvBase {
+  /** Whether the code reads or writes registers or flags, or may: not by `get` and `put` alone. */
+  usesRegisters = false;
+  /** What it calls. */
+  readonly callees = new Set<Helper | Service>();
   private readonly faults: boolean;
 
   constructor(c: Code, parts: EngineParts, faults: boolean) {
@@ -426,5 +435,60 @@ export class HelperEnv extends EnvBase {
   done(...results: Operand[]): void {
     if (this.faults) this.c.ret(0, ...results);
     else this.c.ret(...results);
+  }
+
+  override get cpu(): Memory {
+    this.usesRegisters = true;
+    return this.state;
+  }
+
+  protected override readRegister(address: Val, bits: Bits): Val {
+    this.usesRegisters = true;
+    return super.readRegister(address, bits);
+  }
+
+  protected override writeRegister(address: Val, bits: Bits, value: Val): void {
+    this.usesRegisters = true;
+    super.writeRegister(address, bits, value);
+  }
+
+  override xmm(number: number): Val {
+    this.usesRegisters = true;
+    return super.xmm(number);
+  }
+
+  override setXmm(number: number, value: Val): void {
+    this.usesRegisters = true;
+    super.setXmm(number, value);
+  }
+
+  protected override fres(): Val {
+    this.usesRegisters = true;
+    return super.fres();
+  }
+
+  protected override fx(): Val {
+    this.usesRegisters = true;
+    return super.fx();
+  }
+
+  protected override fcf(): Val {
+    this.usesRegisters = true;
+    return super.fcf();
+  }
+
+  protected override setFlags(result: Val, carries: Val, carry: Val): void {
+    this.usesRegisters = true;
+    super.setFlags(result, carries, carry);
+  }
+
+  override callMany(target: Helper | Service, ...args: Operand[]): Local[] {
+    this.callees.add(target);
+    return super.callMany(target, ...args);
+  }
+
+  override attempt(target: Helper | Service, ...args: Operand[]): Local {
+    this.callees.add(target);
+    return super.attempt(target, ...args);
   }
 }

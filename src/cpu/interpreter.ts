@@ -65,6 +65,9 @@ export function emitInterpreter(options: InterpreterOptions): FuncRef {
         "unlikely",
       );
       c.st32(cpu, 0, budget.sub(cpu.ld32(record.sub(BLOCK.SIZE - BLOCK.COUNT))), VAR.BUDGET);
+      const heat = c.let(cpu.ld32(record.sub(BLOCK.SIZE - BLOCK.HEAT)).add(1));
+      c.st32(cpu, record.sub(BLOCK.SIZE - BLOCK.HEAT), heat);
+      c.if(heat.eq(cpu.ld32(0, VAR.HOT_THRESHOLD)), () => c.invoke(blocks.noteHot, record), undefined, "unlikely");
       c.block((followLink) => {
         c.block((byStatus) => {
           c.loop((dispatch) => {
@@ -94,6 +97,19 @@ export function emitInterpreter(options: InterpreterOptions): FuncRef {
                 x.put(PENDING_ERROR, 0);
                 c.set(status, STATUS.FAULT);
                 c.br(byStatus);
+              };
+              bodies[PSEUDO.ENTER_REGION] = () => {
+                const slot = cpu.ld32(record.sub(BLOCK.SIZE - BLOCK.REGION));
+                c.set(status, c.callIndirect(options.table, options.handlerType, slot, [record])[0]);
+                c.set(record, cpu.ld32(0, VAR.IP));
+                c.brIf(byStatus, status.ne(STATUS.INTERPRET));
+                c.brIf(dispatch, cpu.ld16u(record, RECORD.HANDLER).ne(PSEUDO.ENTER_REGION), "likely");
+                // The instruction whose handler has given way to the region.
+                const original = cpu.ld16u(record.sub(BLOCK.SIZE - BLOCK.ORIGINAL));
+                c.set(status, c.callIndirect(options.table, options.handlerType, original, [record])[0]);
+                c.brIf(byStatus, status, "unlikely");
+                c.set(record, record.add(RECORD.SIZE));
+                c.br(dispatch);
               };
               for (const spec of options.inline) {
                 bodies.push(() => {
@@ -183,12 +199,12 @@ export function emitInterpreter(options: InterpreterOptions): FuncRef {
               },
             ],
             [[STATUS.EXIT], () => c.ret(cpu.ld32(0, VAR.EXIT_REASON))],
+            [[STATUS.ENTER], () => c.br(enter)],
           ],
           () => undefined,
         );
         c.set(link, record.add(status.sub(STATUS.NOT_TAKEN).mul(TAIL.TAKEN - TAIL.NOT_TAKEN)).add(TAIL.NOT_TAKEN));
       });
-      c.st32(cpu, link, cpu.ld32(link, TAIL.LINK_COUNT).add(1), TAIL.LINK_COUNT);
       const next = c.let(cpu.ld32(link));
       c.if(
         next,

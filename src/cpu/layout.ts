@@ -29,6 +29,12 @@ export const VAR = {
   SLOT_COUNT: 0x3034,
   /** Guest-physical address of the last access that was no RAM (i64). */
   MMIO_GPA: 0x3038,
+  /** Record at which a region left (src/cpu/translator). */
+  IP: 0x3040,
+  /** Executions after which a block is noted as hot; 0: never. */
+  HOT_THRESHOLD: 0x3044,
+  /** Blocks noted at HOT_LIST. */
+  HOT_COUNT: 0x3048,
   /** 1 since a data access at a non-canonical address raised #GP: where the operand is in the stack segment it becomes #SS. */
   NOT_CANONICAL: 0x309c,
   /** Bits that an instruction pointer has in the current mode (i64). */
@@ -63,6 +69,10 @@ export const FETCH_BUFFER = 0x3800;
 
 /** A block of one instruction for single steps and interrupt shadows; never cached. */
 export const STEP_BLOCK = 0x3900;
+
+/** First records of blocks that have become hot. */
+export const HOT_LIST = 0x6000;
+export const HOT_LIST_ENTRIES = 2048;
 
 /** Decoding tables (src/cpu/decode-table.ts). */
 export const DECODE_BASE = 0x8000;
@@ -117,6 +127,12 @@ export const BLOCK = {
   PAGE2_NEXT: 28,
   /** Address of the last record, which the tail follows. */
   LAST: 32,
+  /** How often the block was entered. */
+  HEAT: 36,
+  /** Where the first record's handler is ENTER_REGION: table slot of the region, the handler that was there, number of the entry. */
+  REGION: 40,
+  ORIGINAL: 44,
+  ENTRY: 46,
   SIZE: 48,
 } as const;
 export const BLOCK_MAX_RECORDS = 64;
@@ -143,7 +159,5 @@ export const RECORD = {
 export const TAIL = {
   NOT_TAKEN: 16,
   TAKEN: 24,
-  /** From a link: how often it was followed. */
-  LINK_COUNT: 4,
   SIZE: 16,
 } as const;

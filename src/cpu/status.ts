@@ -12,4 +12,8 @@ export const STATUS = {
   /** Complete: go on with the block behind this one, or with the target of a relative jump. */
   NOT_TAKEN: 4,
   TAKEN: 5,
+  /** From a region: nothing of the record at VAR.IP has been done, and the interpreter shall do it. */
+  INTERPRET: 6,
+  /** From a region: go on with the block of the record at VAR.IP. */
+  ENTER: 7,
 } as const;

@@ -72,6 +72,7 @@ export class ModuleBuilder {
   private readonly tags: { type: FuncType; imported: boolean }[] = [];
   private readonly exports: { name: string; kind: number; index: number }[] = [];
   private readonly elements: { table: number; offset: number; funcs: readonly FuncRef[] }[] = [];
+  private readonly custom: { name: string; bytes: Uint8Array }[] = [];
   private readonly segments: { memory: Memory; offset: number; bytes: Uint8Array }[] = [];
 
   typeIndex(type: FuncType): number {
@@ -234,6 +235,10 @@ export class ModuleBuilder {
     this.elements.push({ table: table.index, offset, funcs });
   }
 
+  customSection(name: string, bytes: Uint8Array): void {
+    this.custom.push({ name, bytes });
+  }
+
   data(memory: Memory, offset: number, bytes: Uint8Array): void {
     this.segments.push({ memory, offset, bytes });
   }
@@ -358,6 +363,14 @@ export class ModuleBuilder {
         s.raw(segment.bytes);
       }
     });
+    for (const { name, bytes } of this.custom) {
+      const content = new ByteWriter();
+      content.name(name);
+      content.raw(bytes);
+      out.u8(0);
+      out.u32(content.length);
+      out.raw(content.view());
+    }
     this.writeNames(out);
     return out.toBytes();
   }
