@@ -48,6 +48,7 @@ export function differences(
   request: Uint8Array,
   host: Uint8Array,
   engine: Uint8Array,
+  known?: (why: string) => void,
 ): readonly Difference[] {
   const h = new DataView(host.buffer, host.byteOffset, host.byteLength);
   const e = new DataView(engine.buffer, engine.byteOffset, engine.byteLength);
@@ -98,7 +99,11 @@ export function differences(
     const show = (value: number | undefined): string => (value === undefined ? "unchanged" : hex(value, 8));
     add(`[${hex(DATA_BASE + index * 4)}]`, show(hostWords.get(index)), show(engineWords.get(index)));
   }
-  return found.filter((difference) => !allowed(plan, request, h, e, difference.field));
+  return found.filter((difference) => {
+    const why = allowed(plan, request, h, e, difference.field);
+    if (why !== undefined) known?.(why);
+    return why === undefined;
+  });
 }
 
 export function disassemble(request: Uint8Array): string {

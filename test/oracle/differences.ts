@@ -29,6 +29,7 @@ const ARITHMETIC = 0x8d5;
 
 const vectorOf = (result: DataView): number => result.getUint32(RESULT.VECTOR, true);
 const fswOf = (result: DataView): number => result.getUint16(RESULT.FX + FX.FSW, true);
+const ripOf = (result: DataView): bigint => result.getBigUint64(RESULT.RIP, true);
 const cr2Of = (result: DataView): bigint => result.getBigUint64(RESULT.CR2, true);
 
 /** Where the memory operand begins, as far as it lies on the data pages (generate.ts fills it there). */
@@ -106,20 +107,20 @@ const KNOWN: readonly KnownDifference[] = [
     when: ({ host }) => (fswOf(host) & SUMMARY) === 0,
   },
   {
-    why: "the same: what was not restored before the case is not left unchanged by an instruction without memory operand either",
+    why: "x87 data pointer that AMD did not restore before the case (APM Vol. 2 11.4.4), after an instruction without memory operand",
     fields: /^fdp$/,
     when: ({ plan, request }) =>
       plan.form !== "memory" && (request.getUint16(REQUEST.FX + FX.FSW, true) & SUMMARY) === 0,
   },
   {
-    why: "the same, in images in memory",
+    why: "x87 error pointers that AMD does not save (APM Vol. 2 11.4.4), in images that FXSAVE and XSAVE write; MXCSR_MASK",
     names: /^(FXSAVE|XSAVE|XSAVEC|XSAVEOPT)$/,
     fields: /^\[/,
     // MXCSR_MASK has AMD's misaligned mode besides (APM Vol. 2 11.4.4.1).
     when: (at, field) => within(at, field, [...(noPendingError(at) ? [[6, 24] as const] : []), [28, 32]]),
   },
   {
-    why: "the same, in the x87 environment",
+    why: "x87 error pointers that AMD did not restore before the case (APM Vol. 2 11.4.4), in the environment that FNSTENV writes",
     names: /^(FNSTENV|FNSAVE)$/,
     fields: /^\[/,
     when: (at, field) => noPendingError(at) && within(at, field, [at.plan.size === 16 ? [6, 14] : [12, 28]]),
@@ -143,7 +144,7 @@ const KNOWN: readonly KnownDifference[] = [
       (vectorOf(host) === VECTOR.PF ||
         vectorOf(host) === VECTOR.AC ||
         (vectorOf(host) === VECTOR.GP && plan.mode === 64)) &&
-      vectorOf(engine) === VECTOR.BREAKPOINT,
+      ripOf(engine) !== ripOf(host),
   },
   {
     why: "MOVSXD with 16-bit operands reads 16 bits (SDM Vol. 2B MOVSXD), 32 for AMD (APM Vol. 3 MOVSXD)",
@@ -171,7 +172,8 @@ const KNOWN: readonly KnownDifference[] = [
       /^(FXSAVE|FXRSTOR|XSAVE|XSAVEC|XSAVEOPT|XRSTOR|FRSTOR|FNSAVE|FLDENV|FNSTENV|MASKMOVQ|MASKMOVDQU|POPA|PUSHA|ENTER)$/,
     fields: /^cr2$/,
     when: ({ host, engine }) => {
-      const distance = cr2Of(host) - cr2Of(engine);
+      // Addresses of 16 bits wrap within the image.
+      const distance = BigInt.asIntN(16, cr2Of(host) - cr2Of(engine));
       return vectorOf(host) === VECTOR.PF && vectorOf(engine) === VECTOR.PF && distance > -576n && distance < 576n;
     },
   },
@@ -215,7 +217,7 @@ const KNOWN: readonly KnownDifference[] = [
       ((fswOf(host) ^ fswOf(engine)) & ~(C0_C2_C3 | C1)) === 0,
   },
   {
-    why: "the same for comparisons to RFLAGS (SDM Vol. 2A FCOMI)",
+    why: "unordered comparisons to RFLAGS with an unmasked invalid operation leave it alone (SDM Vol. 2A FCOMI), for AMD they set it",
     names: /^FU?COMIP?$/,
     fields: /^rflags$/,
     when: ({ host }) => (fswOf(host) & (SUMMARY | INVALID)) === (SUMMARY | INVALID),
@@ -253,7 +255,7 @@ const KNOWN: readonly KnownDifference[] = [
       plan.mode !== 64 && BigInt.asUintN(32, gprOf(host, "rsp") ^ gprOf(engine, "rsp")) === 0n,
   },
   {
-    why: "the same, where the old stack pointer is not canonical and the new mode cuts it",
+    why: "compatibility mode entered with a stack pointer that is not canonical and that the new mode cuts (SDM Vol. 1 3.4.1.1)",
     names: FAR,
     fields: /./,
     when: ({ plan, request, host }) =>
@@ -308,15 +310,22 @@ const KNOWN: readonly KnownDifference[] = [
   },
 ];
 
-export function allowed(plan: Plan, request: Uint8Array, host: DataView, engine: DataView, field: string): boolean {
+/** Why a field may differ, or undefined. */
+export function allowed(
+  plan: Plan,
+  request: Uint8Array,
+  host: DataView,
+  engine: DataView,
+  field: string,
+): string | undefined {
   const at: Outcomes = {
     plan,
     request: new DataView(request.buffer, request.byteOffset, request.byteLength),
     host,
     engine,
   };
-  return KNOWN.some(
+  return KNOWN.find(
     ({ names, fields, when }) =>
       (names === undefined || names.test(plan.row.instruction.name)) && fields.test(field) && when(at, field),
-  );
+  )?.why;
 }

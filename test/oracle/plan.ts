@@ -74,7 +74,7 @@ function sizes(row: Row, mode: Mode): readonly number[] {
     case OPSIZE.REX_W:
       return long ? [32, 64] : [32];
     case OPSIZE.FORCE_64:
-      // 66 in 64-bit mode: ignored by Intel, 16 bits for AMD (SDM Vol. 2A Jcc; APM Vol. 3 1.2.4), so never there.
+      // 66 in 64-bit mode: ignored by Intel, 16 bits for AMD (SDM Vol. 2A Jcc; APM Vol. 3 1.2.2), so never there.
       return long ? [64] : [...narrow, 32];
     case OPSIZE.DEFAULT_64:
       return long ? [...narrow, 64] : [...narrow, 32];
