@@ -371,9 +371,11 @@ export function emitBlocks(
   const lookupBody = (c: Code, useCache: boolean): void => {
     const x = env(c);
     const { cpu } = x;
+    // What the jump cache holds for a dead block must go even where the budget ends here, or the next run would meet it again.
+    if (!useCache) c.st64(cpu, cacheAt(linearOf(x, x.get(RIP))), -1n, JUMP_CACHE);
     // Before the interrupt shadow is taken back, which holds until an instruction has run; a step's trap comes before what the host injects.
     c.if(
-      cpu.ld32(0, VAR.BUDGET).leS(0).and(x.get(DEBUG_TRAPS).eqz()),
+      cpu.ld32(0, VAR.BUDGET).leS(0).and(x.get(DEBUG_TRAPS).eqz().or(x.get(SHADOW).ne(0))),
       () => {
         c.st32(cpu, 0, EXIT.BUDGET, VAR.EXIT_REASON);
         c.ret(0);

@@ -5,8 +5,18 @@ import { test } from "node:test";
 import { assemble, GUEST_NAMES } from "./assemble.ts";
 import { failures, runGuest } from "./machine.ts";
 
+// A save in mid-work must lose nothing, and where the engine returns must make no difference: slices of few instructions put that between
+// any two instructions, in shadows, in steps, before faults.
+const WAYS: readonly { readonly title: string; readonly slice?: number; readonly restore?: boolean }[] = [
+  { title: "" },
+  { title: ", one instruction at a time", slice: 1 },
+  { title: ", saved and restored all the time", slice: 3, restore: true },
+];
+
 for (const name of GUEST_NAMES) {
-  test(name, { timeout: 60000 }, () => {
-    assert.deepEqual(failures(runGuest(assemble(name)), name), []);
-  });
+  for (const { title, ...options } of WAYS) {
+    test(`${name}${title}`, { timeout: 60000 }, () => {
+      assert.deepEqual(failures(runGuest(assemble(name), options), name), []);
+    });
+  }
 }

@@ -34,7 +34,7 @@ const DEBUG_EXIT = 0xf4;
 const ICR_LOW = 0xfee00300;
 const DELIVERY_NMI = 4;
 const SLICE = 20000;
-const SLICES = 2000;
+const INSTRUCTIONS = 2e6;
 
 export interface GuestResult {
   readonly output: string;
@@ -61,7 +61,14 @@ export function failures({ output, status }: GuestResult, name: string): string[
 
 const TOPOLOGY = { apicId: 0, cpus: 1, tscHz: 1e9, crystalHz: 1e9 };
 
-export function runGuest(kernel: string): GuestResult {
+export interface GuestOptions {
+  /** Instructions of one run; the guest must not notice where the engine returns. */
+  readonly slice?: number;
+  /** Between two runs the whole state is saved, lost, and restored. */
+  readonly restore?: boolean;
+}
+
+export function runGuest(kernel: string, { slice = SLICE, restore = false }: GuestOptions = {}): GuestResult {
   let output = "";
   let status: number | undefined;
   let interrupt = -1;
@@ -111,9 +118,15 @@ export function runGuest(kernel: string): GuestResult {
   const bytes = new Uint8Array(ram.buffer);
   for (const { gpa, bytes: data } of image.writes) bytes.set(data, gpa);
   start(engine, image.cpu);
-  for (let slice = 0; status === undefined && slice < SLICES; slice++) {
-    const reason = engine.run(SLICE);
+  for (let left = INSTRUCTIONS; status === undefined && left > 0; left -= slice) {
+    const reason = engine.run(slice);
     if (status !== undefined) break;
+    if (restore) {
+      const saved = engine.save();
+      engine.reset("power-on");
+      engine.restore(saved);
+      pending();
+    }
     if (reason === EXIT.SHUTDOWN) status = 3;
     else if (nmi && engine.canInject(INJECT.NMI)) {
       nmi = false;
