@@ -84,6 +84,13 @@ main32:
 	mov test_pd + (BIG >> 22) * 4, %eax
 	and $(A | D), %eax
 	CHECK32 "A and D of it", %eax, $(A | D)
+	# INVLPG of one address drops all of a 4-MByte page
+	movl $0x77, 0x712344
+	mov BIG + 0x312344, %eax
+	movl $(P | W | U | PS), test_pd + (BIG >> 22) * 4
+	movl $0x66, 0x312344
+	invlpg BIG
+	CHECK32 "INVLPG of a 4-MByte page", BIG + 0x312344, $0x66
 	MAP_BIG (0x400000 + (P | W | U | PS | 0x1000))
 	CHECK32 "PAT bit of it", BIG + 0x12340, $0x4321
 	MAP_BIG (0x600000 + (P | W | U | PS))

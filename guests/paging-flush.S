@@ -69,6 +69,41 @@ main:
 	FLUSH
 	SHOWS "table replaced", 0, 4
 
+	# Large pages: INVLPG of any address in one drops all of it (4.10.4.1)
+	movl $(0x200000 + (P | W | U | PS)), test_pd + 8
+	movl $0x21, 0x205000
+	movl $0x41, 0x405000
+	movl $0x22, 0x3ff000
+	movl $0x42, 0x5ff000
+	mov $TEST + 0x200000, %ebx
+	CHECK "2-MByte page", 0x5000(%rbx), $0x21
+	CHECK "its end", 0x1ff000(%rbx), $0x22
+	movl $(0x400000 + (P | W | U | PS)), test_pd + 8
+	invlpg (%rbx)
+	CHECK "INVLPG of the first address of a 2-MByte page", 0x5000(%rbx), $0x41
+	CHECK "INVLPG of the first address, at the end", 0x1ff000(%rbx), $0x42
+	movl $(0x200000 + (P | W | U | PS)), test_pd + 8
+	invlpg 0x1ffabc(%rbx)
+	CHECK "INVLPG of the last page of a 2-MByte page", 0x5000(%rbx), $0x21
+	# Replaced by a page table, and back
+	movl $(scratch + (P | W | U)), test_pd + 8
+	movl $(F(9) + (P | W | U)), scratch + 5 * 8
+	invlpg (%rbx)
+	CHECK "2-MByte page split", 0x5000(%rbx), $9
+	movl $(0x400000 + (P | W | U | PS)), test_pd + 8
+	invlpg 0x5000(%rbx)
+	CHECK "and joined", 0x5000(%rbx), $0x41
+	movl $0, test_pd + 8
+	invlpg (%rbx)
+	FAULTS "and unmapped", PF, 0, mov 0x1ff000(%rbx), %al
+	movl $(P | W | U | PS), pdpt + 16
+	mov $0x80000000, %ebx
+	CHECK "1-GByte page", 0x205000(%rbx), $0x21
+	CHECK "1-GByte page further on", 0x405000(%rbx), $0x41
+	movl $0, pdpt + 16
+	invlpg 0x12345678(%rbx)
+	FAULTS "INVLPG of any address of a 1-GByte page", PF, 0, mov 0x205000(%rbx), %al
+	FAULTS "INVLPG of any address of a 1-GByte page, further on", PF, 0, mov 0x405000(%rbx), %al
 	# Global pages
 	OR_CR cr4, CR4_PGE
 	MAP 0, F(1), (P | W | U | G)

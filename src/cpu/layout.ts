@@ -70,6 +70,12 @@ export const FETCH_BUFFER = 0x3800;
 /** A block of one instruction for single steps and interrupt shadows; never cached. */
 export const STEP_BLOCK = 0x3900;
 
+/** Where the TLB may hold parts of large pages, which INVLPG drops as a whole: bit maps by linear address, hashed, of regions of 4 MiB
+ *  (pages of 2 and 4 MiB) and of 1 GiB. */
+export const LARGE_PAGES = 0x4000;
+export const HUGE_PAGES = 0x4200;
+export const PAGE_MAP_BITS = 4096;
+
 /** First records of blocks that have become hot. */
 export const HOT_LIST = 0x6000;
 export const HOT_LIST_ENTRIES = 2048;

@@ -24,8 +24,11 @@ import type { FuncRef, ModuleBuilder } from "../wasm/module.ts";
 import { i32, i64, select, type Val } from "../wasm/value.ts";
 import { breakpointsEnabled } from "./breakpoints.ts";
 import {
+  HUGE_PAGES,
   JUMP_CACHE,
   JUMP_CACHE_ENTRIES,
+  LARGE_PAGES,
+  PAGE_MAP_BITS,
   SLOT_BASE,
   SLOT_SIZE,
   TLB_BASE,
@@ -48,7 +51,7 @@ export const WALK = {
 } as const;
 
 /** What a successful walk found out. */
-const PAGE = { WRITABLE: 1, USER: 2, GLOBAL: 4, DIRTY: 8 } as const;
+const PAGE = { WRITABLE: 1, USER: 2, GLOBAL: 4, DIRTY: 8, LARGE: 16, HUGE: 32 } as const;
 
 const ENTRY = { P: 1n, RW: 2n, US: 4n, A: 1n << 5n, D: 1n << 6n, PS: 1n << 7n, G: 1n << 8n, NX: 1n << 63n } as const;
 const ADDRESS_MASK = ((1n << BigInt(MAXPHYADDR)) - 1n) & ~0xfffn;
@@ -75,6 +78,10 @@ export interface PagingFuncs {
   /** Recomputes VAR.JUMP_TAG. */
   readonly retag: FuncRef;
 }
+
+/** Sizes of the regions of LARGE_PAGES and HUGE_PAGES. */
+const LARGE_LOG = 22;
+const HUGE_LOG = 30;
 
 type MakeEnv = (c: import("../wasm/code.ts").Code) => Env;
 
@@ -166,8 +173,8 @@ export function emitPaging(m: ModuleBuilder, env: MakeEnv): PagingFuncs {
     };
     const gpa = c.local("i64");
 
-    /** Rights of the leaf against the access; then A and D, and the result. */
-    const finish = (bytes: 4 | 8): void => {
+    /** Rights of the leaf against the access; then A and D, and the result. `size` is PAGE.LARGE, PAGE.HUGE or 0. */
+    const finish = (bytes: 4 | 8, size: Val | number): void => {
       const user = c.let(rights.and(ENTRY.US).ne(0n));
       const writable = c.let(rights.and(ENTRY.RW).ne(0n));
       const wp = c.let(x.get(CR0).and(CR0_BIT.WP).ne(0));
@@ -198,7 +205,8 @@ export function emitPaging(m: ModuleBuilder, env: MakeEnv): PagingFuncs {
       c.if(entry.and(needed).ne(needed), () => setBits(needed, bytes));
       const mayWrite = select(access.and(WALK.USER), writable, writable.or(wp.eqz()));
       const global = entry.and(ENTRY.G).ne(0n).and(cr4.and(CR4_BIT.PGE).ne(0));
-      c.ret(0, gpa, mayWrite.and(1).or(user.shl(1)).or(global.shl(2)).or(entry.and(ENTRY.D).ne(0n).shl(3)));
+      const bits = mayWrite.and(1).or(user.shl(1)).or(global.shl(2)).or(entry.and(ENTRY.D).ne(0n).shl(3));
+      c.ret(0, gpa, bits.or(size));
     };
 
     // 32-bit paging (SDM Vol. 3A 4.3)
@@ -209,14 +217,14 @@ export function emitPaging(m: ModuleBuilder, env: MakeEnv): PagingFuncs {
       c.if(entry.and(ENTRY.PS).ne(0n).and(cr4.and(CR4_BIT.PSE).ne(0)), () => {
         c.if(entry.and(1n << 21n).ne(0n), () => fault(CODE.P | CODE.RSVD), undefined, "unlikely");
         c.set(gpa, entry.and(0xffc00000n).or(entry.bits(13, 8).shl(32)).or(linear.and(0x3fffffn)));
-        finish(4);
+        finish(4, PAGE.LARGE);
       });
       c.if(entry.and(ENTRY.A).eqz(), () => setBits(ENTRY.A, 4));
       readEntry(entry.and(0xfffff000n).add(linear.bits(12, 10).shl(2)), 4);
       checkPresent();
       c.set(rights, rights.and(entry));
       c.set(gpa, entry.and(0xfffff000n).or(linear.and(0xfffn)));
-      finish(4);
+      finish(4, 0);
     });
 
     const reserved = c.let(select(x.get(EFER).and(EFER_BIT.NXE), i64(RESERVED_HIGH), i64(RESERVED_HIGH | ENTRY.NX)));
@@ -254,7 +262,7 @@ export function emitPaging(m: ModuleBuilder, env: MakeEnv): PagingFuncs {
           "unlikely",
         );
         c.set(gpa, entry.and(ADDRESS_MASK).and(offsetMask.not()).or(linear.and(offsetMask)));
-        finish(8);
+        finish(8, select(level.eq(2), i32(PAGE.HUGE), level.shl(Math.log2(PAGE.LARGE))));
       });
       c.if(entry.and(ENTRY.A).eqz(), () => setBits(ENTRY.A, 8));
       c.set(table, entry.and(ADDRESS_MASK));
@@ -322,16 +330,54 @@ export function emitPaging(m: ModuleBuilder, env: MakeEnv): PagingFuncs {
     const [all] = c.params;
     c.st32(x.cpu, 0, x.cpu.ld32(0, VAR.COUNT_TLB_FLUSHES).add(1), VAR.COUNT_TLB_FLUSHES);
     clearList(c, x, TLB_LIST, VAR.TLB_FILLED);
-    c.if(all, () => clearList(c, x, TLB_LIST_GLOBAL, VAR.TLB_FILLED_GLOBAL));
+    c.if(all, () => {
+      clearList(c, x, TLB_LIST_GLOBAL, VAR.TLB_FILLED_GLOBAL);
+      c.memoryFill(x.cpu, LARGE_PAGES, 0, PAGE_MAP_BITS / 8);
+      c.memoryFill(x.cpu, HUGE_PAGES, 0, PAGE_MAP_BITS / 8);
+    });
     c.invoke(nextGeneration);
   });
+
+  /** Place and bit of a linear address in LARGE_PAGES or HUGE_PAGES, whose regions have 2^log bytes. */
+  const mapBit = (linear: Val, log: number): { at: Val; bit: Val } => {
+    const region = linear
+      .shrU(log)
+      .wrap()
+      .and(PAGE_MAP_BITS - 1);
+    return { at: region.shrU(3), bit: i32(1).shl(region.and(7)) };
+  };
+  const mapHas = (x: Env, map: number, linear: Val, log: number): Val => {
+    const { at, bit } = mapBit(linear, log);
+    return x.cpu.ld8u(at, map).and(bit);
+  };
+  const mapAdd = (x: Env, map: number, linear: Val, log: number): void => {
+    const { at, bit } = mapBit(linear, log);
+    const place = x.c.let(at);
+    x.c.st8(x.cpu, place, x.cpu.ld8u(place, map).or(bit), map);
+  };
 
   const flushPage = m.func("flushPage", ["i64"], [], (c) => {
     const x = env(c);
     const [linear] = c.params;
-    const slot = c.let(linear.shrU(9).wrap().and(x.cpu.ld32(0, VAR.TLB_INDEX_MASK)));
-    const entry = c.let(emptyEntry(x, slot.add(TLB_BASE)));
-    for (let table = 0; table < 6; table++) c.st64(x.cpu, slot, entry, TLB_BASE + table * TLB_TABLE_SIZE);
+    // All of a large page goes, whichever of its addresses is named (SDM Vol. 3A 4.10.4.1).
+    c.if(mapHas(x, HUGE_PAGES, linear, HUGE_LOG), () => {
+      c.invoke(flushTlb, 1);
+      c.ret();
+    });
+    const page = c.local("i64", linear);
+    const left = c.local("i32", 1);
+    c.if(mapHas(x, LARGE_PAGES, linear, LARGE_LOG), () => {
+      c.set(page, linear.and(-(1n << BigInt(LARGE_LOG))));
+      c.set(left, 1 << (LARGE_LOG - 12));
+    });
+    c.loop((head) => {
+      const slot = c.let(page.shrU(9).wrap().and(x.cpu.ld32(0, VAR.TLB_INDEX_MASK)));
+      const entry = c.let(emptyEntry(x, slot.add(TLB_BASE)));
+      for (let table = 0; table < 6; table++) c.st64(x.cpu, slot, entry, TLB_BASE + table * TLB_TABLE_SIZE);
+      c.set(page, page.add(4096n));
+      c.set(left, left.sub(1));
+      c.brIf(head, left);
+    });
     c.invoke(nextGeneration);
   });
 
@@ -385,6 +431,8 @@ export function emitPaging(m: ModuleBuilder, env: MakeEnv): PagingFuncs {
         .eqz(),
       () => {
         const global = c.let(page.and(PAGE.GLOBAL));
+        c.if(page.and(PAGE.LARGE), () => mapAdd(x, LARGE_PAGES, linear, LARGE_LOG));
+        c.if(page.and(PAGE.HUGE), () => mapAdd(x, HUGE_PAGES, linear, HUGE_LOG));
         c.invoke(fill, cpu.ld32(0, VAR.TLB_READ), linear, host, global);
         const noCode = ram.ld64(host.shrU(12).shl(3).add(cpu.ld32(0, VAR.CODE_MAP))).eqz();
         const both = PAGE.WRITABLE | PAGE.DIRTY;
