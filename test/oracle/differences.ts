@@ -276,6 +276,13 @@ const KNOWN: readonly KnownDifference[] = [
       plan.mode === 16 && vectorOf(host) === VECTOR.GP && vectorOf(engine) === VECTOR.SS,
   },
   {
+    why: "a misaligned image at a non-canonical address off RSP or RBP: faults of one class (SDM Vol. 3A Table 6-2, note 1)",
+    names: /^(FXSAVE|FXRSTOR|XSAVE|XSAVEC|XSAVEOPT|XRSTOR)$/,
+    fields: /^vector$/,
+    when: ({ plan, host, engine }) =>
+      plan.mode === 64 && vectorOf(host) === VECTOR.SS && vectorOf(engine) === VECTOR.GP,
+  },
+  {
     why: "far transfers with several faults: their order differs from the manual's pseudo-code (SDM Vol. 3A Table 6-2, note 1)",
     names: FAR,
     fields: /^(vector|error|cr2)$/,
