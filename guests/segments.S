@@ -216,12 +216,60 @@ main32:
 	# An instruction that crosses the limit
 	mov $last - 0x100000, %eax
 	mov %ax, gdt + SEL
+	# The same code, hot under a segment without that limit
+	mov $100, %edx
+1:	call limited
+	call hot_loop
+	dec %edx
+	jnz 1b
 	TRY32
 	ljmp $SEL, $limited-0x100000
 	END_TRY32
 	EXPECT32 "instruction across the limit of CS", GP, 0, last-0x100000
 	CHECK32 "what was before it ran", %ebx, $1
+	mov $hot_limit - 0x100000, %eax
+	mov %ax, gdt + SEL
+	mov $100, %ecx
+	TRY32
+	ljmp $SEL, $hot_loop_entry-0x100000
+	END_TRY32
+	EXPECT32 "loop across the limit of CS", GP, 0, hot_limit-0xfffff
+	CHECK32 "in its first round", %ecx, $99
+	# Another base for the same linear addresses: SEL2 begins later, so that its limit lies elsewhere
+	call hot_loop
+	movl gdt + SEL + 4, %eax
+	mov %eax, gdt + SEL2 + 4
+	mov $hot_limit - 0x100000, %eax
+	mov %ax, gdt + SEL2
+	movw $16, gdt + SEL2 + 2
+	mov $100, %ecx
+	TRY32
+	ljmp $SEL2, $hot_loop_entry-0x100010
+	END_TRY32
+	CHECK32 "the same limit 16 bytes further on", fault_vector, $UD
 	ret
+
+hot_loop:
+	mov $100, %ecx
+	push %ecx
+	pop %ecx
+	jmp hot_loop_entry
+	.balign 16
+hot_loop_entry:
+	dec %ecx
+	jz 1f
+	jmp 2f
+	nop
+2:	nop
+hot_limit:
+	nop
+	nop
+	jmp hot_loop_entry
+1:	mov %cs, %eax
+	cmp $CODE32, %eax
+	jne 3f
+	ret
+3:	ud2
 
 limited_jump:
 	jmp beyond

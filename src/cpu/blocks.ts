@@ -62,6 +62,8 @@ export interface BlockFuncs {
 
 export const BLOCK_SPACE = BLOCK.SIZE + (BLOCK_MAX_RECORDS + 1) * RECORD.SIZE + TAIL.SIZE;
 
+/** Bit of VAR.CODE_KEY. */
+const LIMIT_IN_PAGE = 4;
 /** SHADOW bit of MOV SS and POP SS. */
 const SHADOW_MOV_SS = 2;
 /** DR6.BS. */
@@ -260,7 +262,7 @@ export function emitBlocks(
     c.if(c.call(checkFetch, rip, linear), () => c.ret(0));
     const [status, host] = c.callMany(translateFetch, [linear]);
     c.if(status, () => c.ret(0));
-    const mode = c.let(cpu.ld32(0, VAR.CODE_MODE));
+    const mode = c.let(cpu.ld32(0, VAR.CODE_KEY));
     const chain = c.let(hashAt(host, mode));
     const block = c.local("i32", cpu.ld32(chain, BLOCK_HASH));
     c.block((found) => {
@@ -375,7 +377,10 @@ export function emitBlocks(
     if (!useCache) c.st64(cpu, cacheAt(linearOf(x, x.get(RIP))), -1n, JUMP_CACHE);
     // Before the interrupt shadow is taken back, which holds until an instruction has run; a step's trap comes before what the host injects.
     c.if(
-      cpu.ld32(0, VAR.BUDGET).leS(0).and(x.get(DEBUG_TRAPS).eqz().or(x.get(SHADOW).ne(0))),
+      cpu
+        .ld32(0, VAR.BUDGET)
+        .leS(0)
+        .and(x.get(DEBUG_TRAPS).eqz().or(x.get(SHADOW).ne(0))),
       () => {
         c.st32(cpu, 0, EXIT.BUDGET, VAR.EXIT_REASON);
         c.ret(0);
@@ -408,8 +413,22 @@ export function emitBlocks(
           .eq(linear)
           .and(cpu.ld32(entry, JUMP_CACHE + 12).eq(cpu.ld32(0, VAR.JUMP_TAG))),
         () => {
-          enter(c, x, rip, linear);
-          c.ret(cpu.ld32(entry, JUMP_CACHE + 8));
+          const record = c.let(cpu.ld32(entry, JUMP_CACHE + 8));
+          // A block that another segment's limit allowed is looked at again (SDM Vol. 3A 5.3).
+          const last = rip.add(cpu.ld32u64(record.sub(BLOCK.SIZE - BLOCK.LENGTH))).sub(1);
+          const beyond = cpu
+            .ld32(0, VAR.CODE_KEY)
+            .ne(2)
+            .and(last.gtU(x.get(SEGMENTS[SREG.CS].limit).zx()));
+          c.if(
+            beyond.eqz(),
+            () => {
+              enter(c, x, rip, linear);
+              c.ret(record);
+            },
+            undefined,
+            "likely",
+          );
         },
         undefined,
         "likely",
@@ -451,7 +470,9 @@ export function emitBlocks(
     // A link stays within the page, and so needs no look at the mapping; a block that reaches into the next page does.
     const samePage = place.and(0xfff).add(step).ltU(0x1000).and(rip.eq(target));
     const lasting = next.geU(ARENA).and(flushes.eq(cpu.ld32(0, VAR.COUNT_ARENA_FLUSHES)));
-    c.if(samePage.and(lasting), () => {
+    // Where the segment ends within a page, the limit is looked at each time.
+    const linkable = cpu.ld32(0, VAR.CODE_KEY).and(LIMIT_IN_PAGE).eqz();
+    c.if(samePage.and(lasting).and(linkable), () => {
       c.if(cpu.ld32(next.sub(BLOCK.SIZE), BLOCK.HOST2).eqz(), () => c.st32(cpu, link, next));
     });
     c.results([next]);

@@ -225,7 +225,10 @@ function emitUpdateMode(m: ModuleBuilder, env: (c: Code) => HelperEnv, retag: Fu
     const rflags = c.let(x.get(RFLAGS));
     const long = c.let(x.get(EFER).and(EFER_BIT.LMA).ne(0).and(attr.and(SEG_ATTR.L).ne(0)));
     const wide = attr.and(SEG_ATTR.DB).ne(0).and(rflags.and(FLAG.VM).eqz());
-    c.st32(cpu, 0, select(long, i32(2), wide), VAR.CODE_MODE);
+    const mode = c.let(select(long, i32(2), wide));
+    c.st32(cpu, 0, mode, VAR.CODE_MODE);
+    const end = x.get(SEGMENTS[SREG.CS].base).wrap().add(x.get(SEGMENTS[SREG.CS].limit)).add(1);
+    c.st32(cpu, 0, select(long, i32(2), mode.or(end.and(0xfff).ne(0).shl(2))), VAR.CODE_KEY);
     c.st64(cpu, 0, select(long, i64(-1), i64(0xffffffff)), VAR.RIP_MASK);
     const overridden = x.get(CR4).and(CR4_BIT.SMAP).ne(0).and(rflags.and(FLAG.AC).ne(0));
     const set = select(

@@ -9,7 +9,9 @@ export const VAR = {
   EXIT_REASON: 0x3004,
   /** 0, 1, 2 for 16-, 32-, 64-bit code. */
   CODE_MODE: 0x3008,
-  /** Tag of valid jump cache entries: generation, privilege and code mode. */
+  /** What blocks are found by besides their place: the code mode, and bit 2 where the limit of CS ends within a page. */
+  CODE_KEY: 0x3070,
+  /** Tag of valid jump cache entries: generation, privilege and code key. */
   JUMP_TAG: 0x300c,
   GENERATION: 0x3010,
   /** Bases of the TLB tables in use for data reads and writes. */

@@ -274,14 +274,14 @@ export function emitPaging(m: ModuleBuilder, env: MakeEnv): PagingFuncs {
 
   const retag = m.func("retag", [], [], (c) => {
     const x = env(c);
-    const user = x.get(CPL).eq(3).shl(2);
-    c.st32(x.cpu, 0, x.cpu.ld32(0, VAR.GENERATION).shl(3).or(user).or(x.cpu.ld32(0, VAR.CODE_MODE)), VAR.JUMP_TAG);
+    const user = x.get(CPL).eq(3).shl(3);
+    c.st32(x.cpu, 0, x.cpu.ld32(0, VAR.GENERATION).shl(4).or(user).or(x.cpu.ld32(0, VAR.CODE_KEY)), VAR.JUMP_TAG);
   });
 
   /** Makes all jump cache entries stale. */
   const nextGeneration = m.func("nextGeneration", [], [], (c) => {
     const x = env(c);
-    const generation = c.let(x.cpu.ld32(0, VAR.GENERATION).add(1).and(0x1fffffff));
+    const generation = c.let(x.cpu.ld32(0, VAR.GENERATION).add(1).and(0xfffffff));
     c.st32(x.cpu, 0, generation, VAR.GENERATION);
     // After a wrap old tags could match again.
     c.if(generation.eqz(), () => c.memoryFill(x.cpu, JUMP_CACHE, 0xff, JUMP_CACHE_ENTRIES * 16));
