@@ -42,6 +42,7 @@ import { FEATURE_NAMES } from "./decode-table.ts";
 import { IMPORT } from "./engine-imports.ts";
 import { CPU_MEMORY_SIZE, SLOT_BASE, SLOT_MAX, SLOT_SIZE, TLB_EMPTY_TAG, VAR } from "./layout.ts";
 import { WALK } from "./paging.ts";
+import type { Translator, TranslatorHost } from "./translator/translator.ts";
 
 /** What of a CPU model the engine needs: feature names (src/isa/features.ts) and the contents of the CPUID table (src/isa/cpuid-table.ts). */
 export interface EngineModel {
@@ -62,6 +63,8 @@ export interface EngineOptions {
   readonly host: EngineHost;
   /** The engine module (src/cpu/standard-module.ts). */
   readonly module: WebAssembly.Module;
+  /** Makes the translator of hot code (src/cpu/translator); without one everything is interpreted. */
+  readonly translator?: (host: TranslatorHost) => Translator;
 }
 
 /** Size that the memory of guest RAM needs for `ramBytes` of RAM: behind it a page that is nobody's and the code map. */
@@ -105,6 +108,7 @@ export class TranslateEngine implements Engine {
   private readonly ram: WebAssembly.Memory;
   private readonly codeMap: number;
   private readonly model: EngineModel;
+  private readonly translator: Translator | undefined;
   private retiredBefore = 0;
   private granted = 0;
 
@@ -163,6 +167,13 @@ export class TranslateEngine implements Engine {
     this.reset("power-on");
     this.exports.flushBlocks();
     this.exports.resetTlb();
+    this.translator = options.translator?.({
+      module: options.module,
+      exports: instance.exports,
+      cpu: this.memory,
+      ram: options.ram,
+      flushBlocks: () => this.exports.flushBlocks(),
+    });
   }
 
   run(budget: number): number {
@@ -172,6 +183,7 @@ export class TranslateEngine implements Engine {
     this.retiredBefore += this.granted - this.view.getInt32(VAR.BUDGET, true);
     this.granted = 0;
     this.view.setInt32(VAR.BUDGET, 0, true);
+    this.translator?.work();
     return reason;
   }
 

@@ -107,7 +107,8 @@ export class Code {
   /** Keeps a local made in the innermost open scope beyond it, until `release`. Gives whether it was there. */
   hold(value: Val): boolean {
     const scope = this.scopes.at(-1);
-    const at = scope === undefined || !(value instanceof Local) ? -1 : scope.indexOf(value);
+    const at =
+      scope === undefined || !(value instanceof Local) ? -1 : scope.findIndex(({ index }) => index === value.index);
     if (at >= 0) scope?.splice(at, 1);
     return at >= 0;
   }

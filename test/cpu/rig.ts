@@ -4,6 +4,7 @@
 import { FEATURE_NAMES } from "../../src/cpu/decode-table.ts";
 import { type EngineModel, ramMemoryBytes, TranslateEngine } from "../../src/cpu/engine.ts";
 import { engineModule } from "../../src/cpu/standard-module.ts";
+import { Translator } from "../../src/cpu/translator/translator.ts";
 import { CPUID_TABLE } from "../../src/isa/cpuid-table.ts";
 import {
   CPL,
@@ -26,6 +27,7 @@ import {
   SREG,
   TR,
 } from "../../src/isa/state.ts";
+import { INSTRUCTIONS } from "../../src/isa/table.ts";
 import type { EngineHost } from "../../src/vmm/engine.ts";
 
 export const RAM_BYTES = 16 << 20;
@@ -78,7 +80,8 @@ export class Rig {
   /** What the next IN gives. */
   input = 0;
 
-  constructor(model: EngineModel = everything(), host: Partial<EngineHost> = {}) {
+  /** `threshold`: executions after which code is translated; without it everything is interpreted. */
+  constructor(model: EngineModel = everything(), host: Partial<EngineHost> = {}, threshold?: number) {
     const pages = ramMemoryBytes(RAM_BYTES) / 65536;
     this.ram = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
     this.bytes = new Uint8Array(this.ram.buffer);
@@ -89,6 +92,9 @@ export class Rig {
       ramBytes: RAM_BYTES,
       slots: [{ gpa: 0, length: RAM_BYTES, host: 0, writable: true }],
       model,
+      ...(threshold === undefined
+        ? {}
+        : { translator: (engine) => new Translator(engine, { instructions: INSTRUCTIONS, threshold }) }),
       host: {
         portIn: () => this.input,
         portOut: (port, bytes, value) => this.ports.push({ port, bytes, value }),

@@ -1,0 +1,269 @@
+// The code of one region while it is being written: the guest's registers and flags in locals, and the ways out, which put them back into
+// the vCPU's memory.
+
+import { GPR_COUNT, RIP_BASE } from "../../isa/state.ts";
+import { type Code, type Label, Local, type Mark } from "../../wasm/code.ts";
+import type { Memory } from "../../wasm/memory.ts";
+import type { FuncRef, FuncType, TableRef } from "../../wasm/module.ts";
+import { i32, type Val } from "../../wasm/value.ts";
+import type { EngineParts } from "../env.ts";
+import { BLOCK, VAR } from "../layout.ts";
+import { STATUS } from "../status.ts";
+import { FLAG_KIND, type FlagParts, type FlagSource, partsOf, sourceOfKind, widthIndex } from "./flags.ts";
+import { SUPPORT } from "./support.ts";
+
+/** Type of handlers and regions: (record) -> status. */
+export const REGION_TYPE: FuncType = { params: ["i32"], results: ["i32"] };
+
+/** What the code of regions is written against. */
+export interface RegionParts extends EngineParts {
+  readonly table: TableRef;
+  /** An export of the engine module (SUPPORT) as a function of this module. */
+  support(name: string, type: FuncType): FuncRef;
+  /** Index mask of the TLB in use, and the masks of aligned accesses by log2 of their bytes. */
+  readonly tlbIndexMask: number;
+  readonly tlbMasks: readonly bigint[];
+}
+
+/** The flags at some place: where they come from, and whether the flag locals hold just that. */
+export interface FlagState {
+  readonly source: FlagSource;
+  readonly committed: boolean;
+}
+
+export const DYNAMIC_FLAGS: FlagState = { source: { kind: "dynamic" }, committed: true };
+
+const SPILL_TYPE: FuncType = { params: ["i32", "i64", "i64", "i32"], results: [] };
+const PARTS_TYPE: FuncType = { params: ["i32", "i64", "i64", "i32"], results: ["i64", "i64", "i32"] };
+
+export class RegionCode {
+  readonly c: Code;
+  readonly parts: RegionParts;
+  readonly cpu: Memory;
+  readonly gprs: readonly Local[];
+  readonly ripBase: Local;
+  readonly tlb: Local;
+  /** The flags where code is being written. */
+  flags: FlagState = DYNAMIC_FLAGS;
+  private readonly invalidations: Local;
+  private readonly flagKind: Local;
+  private readonly flagA: Local;
+  private readonly flagB: Local;
+  private readonly flagCarry: Local;
+  private readonly status: Local;
+  private readonly at: Local;
+  private readonly written = new Set<number>();
+  private readonly held = new Map<number, Local>();
+  private saveAll: Label | undefined;
+  private interpret: Label | undefined;
+  private saved: Label | undefined;
+
+  constructor(c: Code, parts: RegionParts) {
+    this.c = c;
+    this.parts = parts;
+    this.cpu = parts.cpu;
+    this.gprs = Array.from({ length: GPR_COUNT }, () => c.local("i64"));
+    this.ripBase = c.local("i64");
+    this.tlb = c.local("i32");
+    this.invalidations = c.local("i32");
+    this.flagKind = c.local("i32");
+    this.flagA = c.local("i64");
+    this.flagB = c.local("i64");
+    this.flagCarry = c.local("i32");
+    this.status = c.local("i32");
+    this.at = c.local("i32");
+  }
+
+  /** Writes the whole function; `body` gets the number of the entry and never falls off its end. */
+  write(body: (entry: Local) => void): void {
+    const { c, cpu } = this;
+    c.block((saved) => {
+      this.saved = saved;
+      c.block((saveAll) => {
+        this.saveAll = saveAll;
+        c.block((interpret) => {
+          this.interpret = interpret;
+          this.loadRegisters();
+          c.set(this.ripBase, cpu.ld64(0, RIP_BASE.offset));
+          c.set(this.invalidations, cpu.ld32(0, VAR.COUNT_INVALIDATED));
+          body(c.local("i32", cpu.ld16u(c.params[0].sub(BLOCK.SIZE - BLOCK.ENTRY))));
+        });
+        c.set(this.status, STATUS.INTERPRET);
+      });
+      this.saveRegisters(this.written);
+    });
+    c.st32(cpu, 0, this.at, VAR.IP);
+    c.results([this.status]);
+  }
+
+  private loadRegisters(): void {
+    const { c, cpu } = this;
+    this.gprs.forEach((local, n) => {
+      c.set(local, cpu.ld64(0, n * 8));
+    });
+    c.set(this.tlb, cpu.ld32(0, VAR.TLB_READ));
+    c.set(this.flagKind, FLAG_KIND.MEMORY);
+  }
+
+  private saveRegisters(which: Iterable<number>): void {
+    const { c, cpu } = this;
+    for (const n of which) c.st64(cpu, 0, this.gprs[n], n * 8);
+    const spill = this.parts.support(SUPPORT.SPILL_FLAGS, SPILL_TYPE);
+    c.if(this.flagKind, () => c.invoke(spill, this.flagKind, this.flagA, this.flagB, this.flagCarry));
+  }
+
+  setRegister(number: number, value: Val): void {
+    this.written.add(number);
+    this.c.set(this.gprs[number], value);
+  }
+
+  // Ways out
+
+  /** Leaves with a status for the record at an address, everything done up to here. */
+  leave(status: number, record: number): void {
+    this.commitFlags(this.flags);
+    this.c.set(this.at, record);
+    this.c.set(this.status, status);
+    this.c.br(this.saveAll as Label);
+  }
+
+  /** Leaves before the record at an address, for the interpreter to do it; `flags` are those before it. */
+  leaveToInterpret(record: number, flags: FlagState): void {
+    this.commitFlags(flags);
+    this.c.set(this.at, record);
+    this.c.br(this.interpret as Label);
+  }
+
+  /** Leaves because the instruction at the record raised an exception; `flags` are those before it. */
+  leaveFault(record: number, flags: FlagState): void {
+    this.commitFlags(flags);
+    this.c.set(this.at, record);
+    this.c.set(this.status, STATUS.FAULT);
+    this.c.br(this.saveAll as Label);
+  }
+
+  /** Does an instruction by its handler. `next` is the record behind it; nothing comes behind where it ends the block for sure. */
+  callHandler(handler: number, record: number, next: number): void {
+    const { c, cpu } = this;
+    this.commitFlags(this.flags);
+    this.saveRegisters(this.gprs.keys());
+    const [status] = c.callIndirect(this.parts.table, REGION_TYPE, i32(handler), [record]);
+    c.if(
+      status,
+      () => {
+        c.set(this.at, record);
+        c.set(this.status, status);
+        c.br(this.saved as Label);
+      },
+      undefined,
+      "unlikely",
+    );
+    c.if(
+      cpu.ld32(0, VAR.COUNT_INVALIDATED).ne(this.invalidations),
+      () => {
+        c.set(this.at, next);
+        c.set(this.status, STATUS.INTERPRET);
+        c.br(this.saved as Label);
+      },
+      undefined,
+      "unlikely",
+    );
+    this.loadRegisters();
+    this.flags = DYNAMIC_FLAGS;
+  }
+
+  // Flags
+
+  /** Brings flags into the flag locals. */
+  commitFlags(state: FlagState): void {
+    if (state.committed) return;
+    const { c } = this;
+    const { source } = state;
+    const wide = (value: Val): Val => value.zx();
+    switch (source.kind) {
+      case "sub":
+      case "add":
+        c.set(this.flagA, wide(source.a));
+        c.set(this.flagB, wide(source.b));
+        c.set(this.flagKind, (source.kind === "sub" ? FLAG_KIND.SUB : FLAG_KIND.ADD) + widthIndex(source.bits));
+        return;
+      case "logic":
+        c.set(this.flagA, partsOf(source).fres);
+        c.set(this.flagKind, FLAG_KIND.LOGIC);
+        return;
+      case "step":
+      case "parts": {
+        const parts = partsOf(source);
+        c.set(this.flagA, parts.fres);
+        c.set(this.flagB, parts.fx);
+        c.set(this.flagCarry, parts.fcf);
+        c.set(this.flagKind, FLAG_KIND.PARTS);
+        return;
+      }
+      case "dynamic":
+        return;
+    }
+  }
+
+  /** The same at the end of a block. Gives what holds at the start of those that follow. */
+  settleFlags(): FlagState {
+    const { source } = this.flags;
+    this.commitFlags(this.flags);
+    const fixed = (local: Local): Local => new Local(local.type, local.index, true);
+    const kind =
+      source.kind === "dynamic"
+        ? undefined
+        : source.kind === "logic"
+          ? FLAG_KIND.LOGIC
+          : source.kind === "sub" || source.kind === "add"
+            ? (source.kind === "sub" ? FLAG_KIND.SUB : FLAG_KIND.ADD) + widthIndex(source.bits)
+            : FLAG_KIND.PARTS;
+    const held =
+      kind === undefined ? undefined : sourceOfKind(kind, fixed(this.flagA), fixed(this.flagB), fixed(this.flagCarry));
+    this.flags = { source: held ?? { kind: "dynamic" }, committed: true };
+    return this.flags;
+  }
+
+  /** The stored form of the flags. */
+  flagParts(): FlagParts {
+    const { source } = this.flags;
+    if (source.kind !== "dynamic") return partsOf(source);
+    const { c } = this;
+    const func = this.parts.support(SUPPORT.FLAG_PARTS, PARTS_TYPE);
+    const [fres, fx, fcf] = c.callMany(func, [this.flagKind, this.flagA, this.flagB, this.flagCarry]);
+    return { fres, fx, fcf };
+  }
+
+  /** Keeps what the flags are made of beyond the scope that is about to close, and frees what they were made of before. */
+  holdFlags(): void {
+    const { c } = this;
+    const { source } = this.flags;
+    const values =
+      source.kind === "dynamic"
+        ? []
+        : source.kind === "parts"
+          ? [source.fres, source.fx, source.fcf]
+          : source.kind === "logic"
+            ? [source.r]
+            : source.kind === "step"
+              ? [source.a, source.r, source.carry]
+              : [source.a, source.b, ...(source.r === undefined ? [] : [source.r])];
+    const needed = new Set<number>();
+    for (const value of values) {
+      if (!(value instanceof Local)) continue;
+      needed.add(value.index);
+      if (c.hold(value)) this.held.set(value.index, value);
+    }
+    for (const [index, local] of this.held) {
+      if (needed.has(index)) continue;
+      c.release(local);
+      this.held.delete(index);
+    }
+  }
+
+  /** Takes back the code since `mark`. */
+  rewind(mark: Mark, flags: FlagState): void {
+    this.c.rewind(mark);
+    this.flags = flags;
+  }
+}

@@ -1,0 +1,391 @@
+// The semantics interface as the translator sees it: operands are constants of a record that exists, general registers are locals.
+
+import type { Access, Bits } from "../../isa/semantics.ts";
+import { type Field, RIP, RIP_BASE, SEGMENTS, SREG, ZERO_OFFSET } from "../../isa/state.ts";
+import { Local } from "../../wasm/code.ts";
+import type { FuncType } from "../../wasm/module.ts";
+import { i32, i64, type Operand, type Val } from "../../wasm/value.ts";
+import { valueType } from "../env.ts";
+import type { HandlerSpec } from "../handlers.ts";
+import { RECORD, TLB_TABLE_SIZE } from "../layout.ts";
+import { type RecordFields, RowSemantics } from "../row-semantics.ts";
+import { carryOf, directCondition, type FlagSource, fresOf } from "./flags.ts";
+import type { FlagState, RegionCode } from "./region-code.ts";
+import { SUPPORT } from "./support.ts";
+
+/** Thrown where an instruction asks for what translated code does not do: it is then done by its handler. */
+export class Untranslatable extends Error {}
+
+/** Thrown where flags are set on one of several paths through an instruction: they must then be in their locals before it. */
+export class ConditionalFlags extends Error {}
+
+/** A record of a block, from the vCPU's memory. */
+export class RecordConstants implements RecordFields {
+  readonly address: number;
+  private readonly view: DataView;
+
+  constructor(view: DataView, address: number) {
+    this.view = view;
+    this.address = address;
+  }
+
+  u8(offset: number): Val {
+    return i32(this.view.getUint8(this.address + offset));
+  }
+  u16(offset: number): Val {
+    return i32(this.view.getUint16(this.address + offset, true));
+  }
+  i32(offset: number): Val {
+    return i32(this.view.getInt32(this.address + offset, true));
+  }
+  s64(offset: number): Val {
+    return i64(this.view.getInt32(this.address + offset, true));
+  }
+  i64(offset: number): Val {
+    return i64(this.view.getBigInt64(this.address + offset, true));
+  }
+  byte(offset: number): number {
+    return this.view.getUint8(this.address + offset);
+  }
+  number(offset: number): number {
+    return this.view.getInt32(this.address + offset, true);
+  }
+  get place(): number {
+    return this.view.getUint16(this.address + RECORD.PLACE, true);
+  }
+}
+
+/** How an instruction ends. */
+export type Outcome =
+  | { readonly kind: "next" }
+  /** A relative jump, taken where the condition (fixed) is not zero, or always. */
+  | { readonly kind: "jump"; readonly condition: Val | undefined }
+  /** The RIP field says where to go on. */
+  | { readonly kind: "lookup" }
+  /** Nothing follows: it has left on every path. */
+  | { readonly kind: "left" };
+
+export class TranslatorSemantics extends RowSemantics {
+  outcome: Outcome = { kind: "next" };
+  private readonly region: RegionCode;
+  private readonly constants: RecordConstants;
+  private readonly before: FlagState;
+  private readonly flagsInLocals: boolean;
+
+  /** `flagsInLocals`: the flag locals hold the flags, so that some paths may set them anew. */
+  constructor(region: RegionCode, constants: RecordConstants, spec: HandlerSpec, flagsInLocals: boolean) {
+    super(region.c, region.parts, constants, spec.row, spec.opcode, spec.size, spec.form);
+    this.region = region;
+    this.constants = constants;
+    this.before = region.flags;
+    this.flagsInLocals = flagsInLocals;
+  }
+
+  /** Writes the instruction. */
+  emit(): Outcome {
+    this.row.instruction.semantics(this);
+    return this.outcome;
+  }
+
+  get long(): boolean {
+    return true;
+  }
+
+  private get conditional(): boolean {
+    return this.c.nesting !== this.base;
+  }
+
+  // Registers
+
+  override get(field: Field): Val {
+    return field === RIP_BASE ? this.region.ripBase : super.get(field);
+  }
+
+  private static numberOf(address: Val): { number: number; high: boolean } {
+    const { constant } = address;
+    if (typeof constant !== "number" || constant >= ZERO_OFFSET) throw new Untranslatable("no general register");
+    return { number: constant >> 3, high: (constant & 7) !== 0 };
+  }
+
+  protected override readRegister(address: Val, bits: Bits): Val {
+    const { number, high } = TranslatorSemantics.numberOf(address);
+    const local = this.region.gprs[number];
+    if (bits === 64) return local;
+    const low = local.wrap();
+    if (bits === 32) return low;
+    return bits === 16 ? low.and(0xffff) : (high ? low.shrU(8) : low).and(0xff);
+  }
+
+  protected override writeRegister(address: Val, bits: Bits, value: Val): void {
+    const { number, high } = TranslatorSemantics.numberOf(address);
+    const local = this.region.gprs[number];
+    let whole: Val;
+    if (bits === 64) whole = value;
+    else if (bits === 32) whole = value.wrap().zx();
+    else if (bits === 16) whole = local.and(~0xffffn).or(value.and(0xffff).zx());
+    else if (high) whole = local.and(~0xff00n).or(value.and(0xff).zx().shl(8));
+    else whole = local.and(~0xffn).or(value.and(0xff).zx());
+    this.region.setRegister(number, whole);
+  }
+
+  // Addresses
+
+  protected isFlat(): boolean {
+    return true;
+  }
+
+  /** A register of an address by its record byte. */
+  private addressRegister(offset: number): Val | undefined {
+    const byte = this.constants.byte(offset);
+    if (byte === ZERO_OFFSET) return undefined;
+    return byte === RIP_BASE.offset ? this.region.ripBase : this.region.gprs[byte >> 3];
+  }
+
+  private cut(offset: Val): Val {
+    const size = (this.constants.byte(RECORD.ADDRESSING) >> 2) & 3;
+    return size === 2 ? offset : offset.and(size === 1 ? 0xffffffffn : 0xffffn);
+  }
+
+  protected flatEffectiveAddress(): Val {
+    const { constants } = this;
+    const scale = constants.byte(RECORD.ADDRESSING) & 3;
+    const base = this.addressRegister(RECORD.B);
+    const index = this.addressRegister(RECORD.C);
+    let displacement: Val = constants.s64(RECORD.DISP);
+    // Where a displacement from RIP did not fit, the scale says that it is one from the next instruction.
+    if (base === this.region.ripBase && scale !== 0) {
+      const { place } = constants;
+      displacement = displacement.add(BigInt((place & 0xfff) + (place >> 12)));
+    }
+    let sum = base;
+    if (index !== undefined) sum = sum === undefined ? index.shl(scale) : sum.add(index.shl(scale));
+    return this.cut(sum === undefined ? displacement : sum.add(displacement));
+  }
+
+  protected anyEffectiveAddress(): Val {
+    return this.flatEffectiveAddress();
+  }
+
+  protected computeAddress(n: number, displacement: Operand, _bytes: number, _write: boolean): Val {
+    const direct = this.operand(n).kind === "O";
+    const offset = direct ? this.constants.i64(RECORD.DISP) : this.flatEffectiveAddress();
+    const isZero = displacement === 0n || displacement === 0;
+    let linear = isZero ? offset : this.cut(offset.add(displacement));
+    const segment = (this.constants.byte(RECORD.ADDRESSING) >> 4) & 7;
+    if (segment >= SREG.FS) linear = linear.add(this.get(SEGMENTS[segment].base));
+    return this.c.let(linear);
+  }
+
+  // Memory
+
+  /** The TLB's entry XOR the address. */
+  private tlbEntry(address: Val, table: number): Val {
+    const slot = address.shrU(9).wrap().and(this.region.parts.tlbIndexMask).add(this.region.tlb);
+    return this.c.let(this.state.ld64(slot, table).xor(address));
+  }
+
+  private hits(bits: Bits | 128, entry: Val): Val {
+    return entry.and(this.region.parts.tlbMasks[Math.log2(bits / 8)]).eqz();
+  }
+
+  override load(bits: Bits | 128, linear: Val, access: Access = "data"): Val {
+    if (access === "system") throw new Untranslatable("system access");
+    const { c, region } = this;
+    const address = c.let(linear);
+    const type = bits === 128 ? "v128" : valueType(bits);
+    const value = c.local(type);
+    const entry = this.tlbEntry(address, 0);
+    c.if(
+      this.hits(bits, entry),
+      () => c.set(value, this.loadRam(bits, entry.wrap())),
+      () => {
+        if (bits === 8) {
+          this.interpret();
+          return;
+        }
+        const func = region.parts.support(SUPPORT.LOAD + bits, { params: ["i64"], results: ["i32", type] });
+        const [status, loaded] = c.callMany(func, [address]);
+        c.if(status, () => this.interpret());
+        c.set(value, loaded);
+      },
+      "likely",
+    );
+    return new Local(value.type, value.index, true);
+  }
+
+  override store(bits: Bits | 128, linear: Val, value: Val, access: Access = "data"): void {
+    if (access === "system") throw new Untranslatable("system access");
+    const { c, region } = this;
+    const address = c.let(linear);
+    const stored = c.let(value);
+    const entry = this.tlbEntry(address, TLB_TABLE_SIZE);
+    c.if(
+      this.hits(bits, entry),
+      () => c.store(this.ram, bits / 8, entry.wrap(), stored),
+      () => {
+        if (bits === 8) {
+          this.interpret();
+          return;
+        }
+        const type: FuncType = { params: ["i64", stored.type], results: ["i32"] };
+        c.if(c.call(region.parts.support(SUPPORT.STORE + bits, type), address, stored), () => this.interpret());
+      },
+      "likely",
+    );
+  }
+
+  protected override modifyMemory(bits: Bits, linear: Val, change: (old: Val) => Val): void {
+    const { c } = this;
+    const address = c.let(linear);
+    const entry = this.tlbEntry(address, TLB_TABLE_SIZE);
+    c.if(this.hits(bits, entry).eqz(), () => this.interpret(), undefined, "unlikely");
+    const host = c.let(entry.wrap());
+    const old = c.let(this.loadRam(bits, host));
+    c.store(this.ram, bits / 8, host, c.let(change(old)));
+  }
+
+  override probeWrite(bits: Bits | 128, linear: Val, access: Access = "data"): void {
+    if (access === "system") throw new Untranslatable("system access");
+    const entry = this.tlbEntry(this.c.let(linear), TLB_TABLE_SIZE);
+    this.c.if(this.hits(bits, entry).eqz(), () => this.interpret(), undefined, "unlikely");
+  }
+
+  // Faults: whatever may raise an exception is left to the interpreter from the start of the instruction.
+
+  private interpret(): void {
+    this.region.leaveToInterpret(this.constants.address, this.before);
+    if (!this.conditional) this.outcome = { kind: "left" };
+  }
+
+  override raise(_vector: number, _error?: Operand): void {
+    this.interpret();
+  }
+
+  protected leaveFault(): void {
+    this.region.leaveFault(this.constants.address, this.before);
+  }
+
+  // Flags
+
+  protected override fres(): Val {
+    return fresOf(this.region.flags.source) ?? this.dynamicParts().fres;
+  }
+
+  protected override fx(): Val {
+    return this.dynamicParts().fx;
+  }
+
+  protected override fcf(): Val {
+    return this.dynamicParts().fcf;
+  }
+
+  /** The stored form; computed once where every path comes by. */
+  private dynamicParts(): { fres: Val; fx: Val; fcf: Val } {
+    const { region } = this;
+    const parts = region.flagParts();
+    if (region.flags.source.kind === "dynamic" && !this.conditional) {
+      region.flags = { source: { kind: "parts", ...parts }, committed: true };
+    }
+    return parts;
+  }
+
+  override carry(): Val {
+    return carryOf(this.region.flags.source) ?? super.carry();
+  }
+
+  override condition(cc: number): Val {
+    const direct = directCondition(this.region.flags.source, cc >> 1);
+    if (direct === undefined) return super.condition(cc);
+    return (cc & 1) === 0 ? direct : direct.eqz();
+  }
+
+  private setSource(source: FlagSource): void {
+    const state: FlagState = { source, committed: false };
+    if (!this.conditional) {
+      this.region.flags = state;
+      return;
+    }
+    if (!this.flagsInLocals) throw new ConditionalFlags("flags are set on one path only");
+    if (!this.region.flags.committed) throw new Untranslatable("flags are set again on one path");
+    this.region.commitFlags(state);
+    this.region.flags = { source: { kind: "dynamic" }, committed: true };
+  }
+
+  protected override setFlags(result: Val, carries: Val, carry: Val): void {
+    const { c } = this;
+    this.setSource({ kind: "parts", fres: c.let(result), fx: c.let(carries), fcf: c.let(carry) });
+  }
+
+  override flagsAdd(bits: Bits, a: Val, b: Val, r: Val): void {
+    const { c } = this;
+    this.setSource({ kind: "add", bits, a: c.let(a), b: c.let(b), r: c.let(r) });
+  }
+
+  override flagsSub(bits: Bits, a: Val, b: Val, r: Val): void {
+    const { c } = this;
+    this.setSource({ kind: "sub", bits, a: c.let(a), b: c.let(b), r: c.let(r) });
+  }
+
+  override flagsLogic(bits: Bits, r: Val): void {
+    this.setSource({ kind: "logic", bits, r: this.c.let(r) });
+  }
+
+  override flagsInc(bits: Bits, a: Val, r: Val): void {
+    this.flagsOfStep(bits, a, r, true);
+  }
+
+  override flagsDec(bits: Bits, a: Val, r: Val): void {
+    this.flagsOfStep(bits, a, r, false);
+  }
+
+  private flagsOfStep(bits: Bits, a: Val, r: Val, up: boolean): void {
+    const { c } = this;
+    const carry = c.let(this.carry());
+    this.setSource({ kind: "step", bits, a: c.let(a), r: c.let(r), up, carry });
+  }
+
+  // Control
+
+  done(): void {
+    if (this.conditional) throw new Untranslatable("an instruction that ends early");
+  }
+
+  private end(outcome: Outcome): void {
+    if (this.conditional) throw new Untranslatable("an end on one of several paths");
+    this.outcome = outcome;
+  }
+
+  rip(): Val {
+    return this.region.ripBase.add(BigInt(this.constants.place & 0xfff));
+  }
+
+  nextRip(): Val {
+    const { place } = this.constants;
+    return this.region.ripBase.add(BigInt((place & 0xfff) + (place >> 12)));
+  }
+
+  jumpRelative(condition?: Val): void {
+    this.end({ kind: "jump", condition: condition === undefined ? undefined : this.c.let(condition.ne(0)) });
+  }
+
+  jumpTo(rip: Val): void {
+    this.put(RIP, rip);
+    this.end({ kind: "lookup" });
+  }
+
+  continueAtRip(): void {
+    throw new Untranslatable("a change of mode");
+  }
+
+  endBlock(): void {
+    throw new Untranslatable("an end of the block");
+  }
+
+  restart(): void {
+    throw new Untranslatable("a repetition");
+  }
+
+  exit(_reason: number): void {
+    throw new Untranslatable("an exit");
+  }
+}
