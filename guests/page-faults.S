@@ -119,6 +119,31 @@ codes:
 	lidt scratch
 	USER_FAULTS "event delivery reads an IDT that the user may not", UD, NONE, ud2
 	lidt idt64_pointer
+	# A descriptor that CPL 3 loads is read by the processor itself: U/S is clear in the error code
+	DESCRIPTOR FREE, 0x4000820010000fff
+	movq $0, gdt + FREE + 8
+	mov $FREE, %ecx
+	lldt %cx
+	mov $0xf, %ecx
+	UNMAP 1
+	USER_FAULTS "descriptor in a page that is not present, at CPL 3", PF, 0, mov %ecx, %es
+	CR2_IS "CR2 of the descriptor", PAGE(1)+8
+	mov gdt + 0x38, %rax
+	btr $40, %rax
+	mov %rax, test_pages + 8
+	MAP 1, test_pages, P
+	USER_FAULTS "its accessed bit in a read-only page", PF, 3, mov %ecx, %es
+	MAP 1, test_pages, (P | W)
+	USER_RUNS "descriptor in a supervisor page, at CPL 3", mov %ecx, %es
+	mov test_pages + 8, %rax
+	bt $40, %rax
+	setc %al
+	movzbl %al, %eax
+	CHECK "its accessed bit", %rax, $1
+	mov $DATA, %ecx
+	mov %ecx, %es
+	xor %ecx, %ecx
+	lldt %cx
 	ret
 
 # What faults leaves registers, memory and flags as they were; CR2 names the byte that could not be reached.

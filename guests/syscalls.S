@@ -189,6 +189,25 @@ sysexit_target:
 	POINT_MSR MSR_GS_BASE, (scratch)
 	mov $0x100000000, %rbx
 	CHECK "effective address of 32 bits plus a base", %gs:(%ebx), $1
+	# Compatibility mode has no SYSCALL and SYSRET (of Intel's processors)
+	TRY
+	pushq $CODE32
+	pushq $5f
+	rex.w lret
+	.code32
+5:	syscall
+	.code64
+	END_TRY
+	EXPECT "SYSCALL in compatibility mode", UD, NONE, 5b
+	TRY
+	pushq $CODE32
+	pushq $6f
+	rex.w lret
+	.code32
+6:	sysretl
+	.code64
+	END_TRY
+	EXPECT "SYSRET in compatibility mode", UD, NONE, 6b
 	ret
 
 syscall_entry:

@@ -1,6 +1,6 @@
 // Assembles the test kernels of guests/ with the system's gcc and binutils, into a cache outside the repository.
 
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -14,6 +14,17 @@ export const GUEST_NAMES: readonly string[] = readdirSync(GUESTS)
   .filter((name) => name.endsWith(".S"))
   .map((name) => name.slice(0, -2))
   .sort();
+
+function unavailable(): string | false {
+  const gcc = spawnSync("gcc", ["-dumpmachine"], { encoding: "utf8" });
+  if (gcc.error !== undefined) return "gcc is not installed";
+  if (!/^(x86_64|i.86)/.test(gcc.stdout)) return "gcc does not assemble for x86";
+  const missing = ["ld", "objcopy"].find((tool) => spawnSync(tool, ["--version"]).error !== undefined);
+  return missing === undefined ? false : `${missing} is not installed`;
+}
+
+/** Why the kernels cannot be assembled here, or false where they can. */
+export const SKIP: string | false = unavailable();
 
 /** Path of the kernel as a Multiboot ELF file of 32 bits. */
 export function assemble(name: string): string {

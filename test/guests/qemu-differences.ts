@@ -165,6 +165,8 @@ export const DIFFERENCES: { readonly [kernel: string]: readonly string[] } = {
     "kernel GS base that is not canonical",
     "what it gives",
     "WRFSBASE of an address that is not canonical",
+    "SYSCALL in compatibility mode",
+    "unexpected exception",
   ],
   tasks: ["T flag: EIP of #DB", "DR6.BT"],
   vm86: ["word at FFFFH", "word at SS:FFFFH", "IRET at CPL 3 does not set VM"],
