@@ -8,7 +8,7 @@ import type { BlockStorage } from "../host/block.ts";
 import { RAM_LIMIT } from "../vmm/memory.ts";
 import { isTraceKind, TRACE_KINDS, type TraceKind } from "../vmm/trace.ts";
 
-export const ENGINES = ["interpret"] as const;
+export const ENGINES = ["interpret", "translate"] as const;
 export type EngineName = (typeof ENGINES)[number];
 
 /** What the embedding program may say about the machine itself; everything has a default. */

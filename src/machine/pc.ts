@@ -3,6 +3,7 @@
 
 import { engineModel } from "../cpu/cpuid-leaves.ts";
 import { ramMemoryBytes, TranslateEngine } from "../cpu/engine.ts";
+import { Translator } from "../cpu/translator/translator.ts";
 import { AcpiPm } from "../devices/acpi-pm.ts";
 import { DebugExit } from "../devices/debug-exit.ts";
 import { I8042 } from "../devices/i8042.ts";
@@ -20,6 +21,7 @@ import { SkepError } from "../errors.ts";
 import { type FirmwareConfig, PCI_GSI_BASE, PM_LAYOUT } from "../firmware/config.ts";
 import type { Host } from "../host/host.ts";
 import { MAXPHYADDR } from "../isa/state.ts";
+import { INSTRUCTIONS } from "../isa/table.ts";
 import { Anomalies } from "../vmm/anomalies.ts";
 import type { InterruptPin } from "../vmm/bus.ts";
 import { type Clock, TimerQueue } from "../vmm/clock.ts";
@@ -320,6 +322,9 @@ export class Pc {
       slots: this.memory.slots,
       model: engineModel(cpu, { apicId, cpus, tscHz: TSC_HZ, crystalHz: CRYSTAL_HZ }),
       host,
+      ...(this.config.engine === "translate"
+        ? { translator: (engine) => new Translator(engine, { instructions: INSTRUCTIONS }) }
+        : {}),
     });
   }
 

@@ -3,6 +3,7 @@
 
 import { FEATURE_NAMES } from "../../src/cpu/decode-table.ts";
 import { type EngineModel, ramMemoryBytes, TranslateEngine } from "../../src/cpu/engine.ts";
+import { VAR } from "../../src/cpu/layout.ts";
 import { engineModule } from "../../src/cpu/standard-module.ts";
 import { Translator } from "../../src/cpu/translator/translator.ts";
 import { CPUID_TABLE } from "../../src/isa/cpuid-table.ts";
@@ -29,6 +30,9 @@ import {
 } from "../../src/isa/state.ts";
 import { INSTRUCTIONS } from "../../src/isa/table.ts";
 import type { EngineHost } from "../../src/vmm/engine.ts";
+
+/** With SKEP_TEST_TRANSLATE set, whatever a rig runs is run twice, the second time translated. */
+const FORCED = process.env.SKEP_TEST_TRANSLATE !== undefined;
 
 export const RAM_BYTES = 16 << 20;
 
@@ -81,7 +85,11 @@ export class Rig {
   input = 0;
 
   /** `threshold`: executions after which code is translated; without it everything is interpreted. */
-  constructor(model: EngineModel = everything(), host: Partial<EngineHost> = {}, threshold?: number) {
+  constructor(
+    model: EngineModel = everything(),
+    host: Partial<EngineHost> = {},
+    threshold: number | undefined = FORCED ? 1 : undefined,
+  ) {
     const pages = ramMemoryBytes(RAM_BYTES) / 65536;
     this.ram = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
     this.bytes = new Uint8Array(this.ram.buffer);
@@ -222,7 +230,25 @@ export class Rig {
   run(code: Iterable<number>, at: number = AT.CODE, budget = 100000): number {
     this.write(at, code);
     this.engine.set(RIP, at);
+    if (FORCED) this.rehearse(budget);
     return this.engine.run(budget);
+  }
+
+  /** Runs ahead, so that all blocks become hot and are translated, and takes back what that did. */
+  private rehearse(budget: number): void {
+    const { engine, bytes } = this;
+    const before = bytes.slice(0, RAM_BYTES);
+    const state = engine.save();
+    const ports = this.ports.length;
+    const pending = new DataView(engine.memory.buffer).getUint32(VAR.EVENT_PENDING, true);
+    engine.run(budget);
+    this.ports.length = ports;
+    for (let page = 0; page < RAM_BYTES; page += 4096) {
+      const was = before.subarray(page, page + 4096);
+      if (Buffer.compare(was, bytes.subarray(page, page + 4096)) !== 0) this.write(page, was);
+    }
+    engine.restore(state);
+    engine.setPendingEvents(pending);
   }
 
   /** The vector whose handler stopped the run, or -1. */
