@@ -3,14 +3,15 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { assemble, GUEST_NAMES, SKIP } from "./assemble.ts";
-import { failures, runGuest } from "./machine.ts";
+import { failures, type GuestOptions, runGuest } from "./machine.ts";
 
 // A save in mid-work must lose nothing, and where the engine returns must make no difference: slices of few instructions put that between
 // any two instructions, in shadows, in steps, before faults.
-const WAYS: readonly { readonly title: string; readonly slice?: number; readonly restore?: boolean }[] = [
+const WAYS: readonly (GuestOptions & { readonly title: string })[] = [
   { title: "" },
   { title: ", one instruction at a time", slice: 1 },
   { title: ", saved and restored all the time", slice: 3, restore: true },
+  { title: ", translated early", slice: 500, hot: 3 },
 ];
 
 for (const name of GUEST_NAMES) {

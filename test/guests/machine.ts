@@ -7,6 +7,7 @@ import { engineModel } from "../../src/cpu/cpuid-leaves.ts";
 import { ramMemoryBytes, TranslateEngine } from "../../src/cpu/engine.ts";
 import { parseCpuModel } from "../../src/cpu/model.ts";
 import { engineModule } from "../../src/cpu/standard-module.ts";
+import { Translator } from "../../src/cpu/translator/translator.ts";
 import { E820 } from "../../src/firmware/e820.ts";
 import { EXIT } from "../../src/isa/exit.ts";
 import {
@@ -24,6 +25,7 @@ import {
   type SegmentFields,
   TR,
 } from "../../src/isa/state.ts";
+import { INSTRUCTIONS } from "../../src/isa/table.ts";
 import { EVENT, INJECT } from "../../src/vmm/engine.ts";
 
 const RAM_BYTES = 16 << 20;
@@ -34,7 +36,7 @@ const DEBUG_EXIT = 0xf4;
 const ICR_LOW = 0xfee00300;
 const DELIVERY_NMI = 4;
 const SLICE = 20000;
-const INSTRUCTIONS = 2e6;
+const MOST = 2e6;
 
 export interface GuestResult {
   readonly output: string;
@@ -66,9 +68,11 @@ export interface GuestOptions {
   readonly slice?: number;
   /** Between two runs the whole state is saved, lost, and restored. */
   readonly restore?: boolean;
+  /** Blocks are translated when they have run so often. */
+  readonly hot?: number;
 }
 
-export function runGuest(kernel: string, { slice = SLICE, restore = false }: GuestOptions = {}): GuestResult {
+export function runGuest(kernel: string, { slice = SLICE, restore = false, hot }: GuestOptions = {}): GuestResult {
   let output = "";
   let status: number | undefined;
   let interrupt = -1;
@@ -81,6 +85,9 @@ export function runGuest(kernel: string, { slice = SLICE, restore = false }: Gue
     ram,
     ramBytes: RAM_BYTES,
     slots: [{ gpa: 0, length: RAM_BYTES, host: 0, writable: true }],
+    ...(hot === undefined
+      ? {}
+      : { translator: (host) => new Translator(host, { instructions: INSTRUCTIONS, threshold: hot }) }),
     model: engineModel(parseCpuModel("max"), TOPOLOGY),
     host: {
       portIn: (port, bytes) => (port === COM1 + LINE_STATUS ? TRANSMITTER_EMPTY : 0xffffffff >>> (32 - bytes * 8)),
@@ -118,7 +125,7 @@ export function runGuest(kernel: string, { slice = SLICE, restore = false }: Gue
   const bytes = new Uint8Array(ram.buffer);
   for (const { gpa, bytes: data } of image.writes) bytes.set(data, gpa);
   start(engine, image.cpu);
-  for (let left = INSTRUCTIONS; status === undefined && left > 0; left -= slice) {
+  for (let left = MOST; status === undefined && left > 0; left -= slice) {
     const reason = engine.run(slice);
     if (status !== undefined) break;
     if (restore) {
