@@ -139,4 +139,6 @@ main:
 	END_TRY
 	CHECK "relative jump over the end", fault_vector, $GP
 	CHECK "faults at the jump", fault_rip, %rbx
+	movq $0, pml4 + 255 * 8
+	movq $0, test_pd + 511 * 8
 	ret

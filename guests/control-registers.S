@@ -225,6 +225,10 @@ main:
 	shr $27, %ecx
 	and $1, %ecx
 	CHECK "CPUID.1:ECX.OSXSAVE set", %rcx, $1
+	xor %ecx, %ecx
+	mov $1, %eax
+	xor %edx, %edx
+	xsetbv
 	CLEAR_CR cr4, CR4_OSXSAVE
 	mov $1, %eax
 	cpuid

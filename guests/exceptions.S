@@ -235,6 +235,8 @@ main:
 	EXPECT "RSP0 that is not canonical", SS_, 1, 8701b
 	mov %rcx, tss64 + 4
 	USUAL_GATE64 SS_
+	USUAL_GATE64 UD
+	USUAL_GATE64 200
 	ret
 
 stub_without_code:

@@ -5,6 +5,7 @@
 	.code64
 	.globl main
 main:
+	movb $0, tss + 0x68 + 2
 	# Another TSS with the bit map at 68H: 16 bytes of it, for ports 0 to 7FH, and the byte of ones behind
 	mov $tss, %eax
 	mov %ax, gdt + FREE + 2

@@ -165,4 +165,8 @@ main32:
 	mov %cr0, %ecx
 	and $~CR0_PG, %eax
 	CHECK32 "CR0 is as before", %ecx, %eax
+	mov $MSR_EFER, %ecx
+	rdmsr
+	and $~EFER_NXE, %eax
+	wrmsr
 	ret

@@ -27,6 +27,7 @@ main:
 	CHECK "store into the next instruction of a loop", %rbx, $500500
 
 	# A loop that changes an earlier part of itself
+	movl $0, 4f + 1
 	mov $100, %ecx
 	xor %ebx, %ebx
 4:	mov $0, %eax
@@ -260,6 +261,7 @@ main:
 	jnz 16b
 	CHECK "remapped between calls", %rbx, $74
 
+	movl $0x1234, patched + 1
 	# A breakpoint put over hot code and taken away, as debuggers and live patching do
 	mov $patched, %ebp
 	mov $100, %ecx

@@ -26,6 +26,9 @@ main:
 	invlpg APIC
 	movl $0x1ff, APIC + 0xf0
 	GATE64 0x40, 0x8e, CODE64, interrupt
+	movq $0, interrupts
+	movq $0, nmis
+	movq $0, nmi_depth_seen
 
 	# Nothing comes while IF is clear
 	SEND 0x40

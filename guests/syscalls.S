@@ -189,6 +189,7 @@ sysexit_target:
 	POINT_MSR MSR_GS_BASE, (scratch)
 	mov $0x100000000, %rbx
 	CHECK "effective address of 32 bits plus a base", %gs:(%ebx), $1
+	CLEAR_CR cr4, CR4_FSGSBASE
 	# Compatibility mode has no SYSCALL and SYSRET (of Intel's processors)
 	TRY
 	pushq $CODE32

@@ -190,4 +190,5 @@ main:
 	CHECK "MXCSR_MASK", %rax, $0xffff
 	movzbl AREA + 4, %eax
 	CHECK "abridged tag word of an empty stack", %rax, $0
+	CLEAR_CR cr4, CR4_OSXSAVE
 	ret

@@ -14,12 +14,29 @@ start:
 	cli
 	cld
 	mov $stack_top, %esp
+	# A digit behind a star on the command line is the number of times to run everything
+	mov $1, %ebp
+	cmp $0x2badb002, %eax
+	jne 3f
+	testl $4, (%ebx)
+	jz 3f
+	mov 16(%ebx), %esi
+1:	lodsb
+	test %al, %al
+	jz 3f
+	cmp $'*', %al
+	jne 1b
+	lodsb
+	and $0xf, %eax
+	mov %eax, %ebp
+3:
 	# What real mode reaches
 	mov $low_image, %esi
 	mov $low_start, %edi
 	mov $low_end, %ecx
 	sub %edi, %ecx
 	rep movsb
+	mov %ebp, rounds
 	lgdt gdt_pointer
 	ljmp $CODE32, $1f
 	# DS and ES serve 32-bit code at every level
@@ -83,12 +100,47 @@ start:
 	mov $0x23, %eax
 	and $~0xe, %eax
 	mov %eax, %cr0
+2:	call clean
 	call main32
+	decl rounds
+	jnz 2b
 	jmp finish32
 1:	call enter_long
 	.code64
+2:	mov $test_pt, %edi
+	mov $4096, %ecx
+	call clean64
+	mov $test_pages, %edi
+	mov $32 * 4096, %ecx
+	call clean64
+	mov $gdt + FREE, %edi
+	mov $0x200 - FREE, %ecx
+	call clean64
+	mov %cr3, %rax
+	mov %rax, %cr3
 	call main
+	decl rounds
+	jnz 2b
 	jmp finish64
+clean64:
+	xor %eax, %eax
+	rep stosb
+	ret
+
+# What a round may count on: the window unmapped, its frames, `scratch` and the free descriptors zero.
+	.code32
+clean:
+	mov $test_pt, %edi
+	mov $4096, %ecx
+	xor %eax, %eax
+	rep stosb
+	mov $test_pages, %edi
+	mov $32 * 4096, %ecx
+	rep stosb
+	mov $gdt + FREE, %edi
+	mov $0x200 - FREE, %ecx
+	rep stosb
+	ret
 
 # From 32-bit protected mode without paging to 64-bit mode (SDM Vol. 3A 9.8.5); keeps nothing but the stack pointer.
 	.code32
@@ -395,6 +447,7 @@ check_want:	.quad 0
 expected_rip:	.quad 0
 fault_packed:	.quad 0
 check_name:	.long 0
+rounds:	.long 0
 checks_done:	.long 0
 checks_failed:	.long 0
 hex_text:	.asciz "0"

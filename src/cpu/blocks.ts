@@ -72,6 +72,15 @@ const SINGLE_STEP = 1 << 14;
 /** HOST of a block that is dead: no code lies there. */
 const DEAD = -1;
 
+/** Offset in BLOCK_HASH of the chain of the blocks at a place. */
+function hashAt(host: Val, mode: Val): Val {
+  return host
+    .xor(host.shrU(14))
+    .xor(mode.shl(7))
+    .and(BLOCK_HASH_ENTRIES - 1)
+    .shl(2);
+}
+
 /** Announced first, since stores need it and it needs nothing. */
 export function emitInvalidation(m: ModuleBuilder, env: (c: Code) => Env, staleHandler: number): FuncRef {
   const invalidatePage = m.func("invalidatePage", ["i32"], [], (c) => {
@@ -86,7 +95,24 @@ export function emitInvalidation(m: ModuleBuilder, env: (c: Code) => Env, staleH
     c.loop((head) => {
       c.if(tagged, () => {
         const block = c.let(tagged.and(-2));
-        c.st32(cpu, block, DEAD, BLOCK.HOST);
+        const host = c.let(cpu.ld32(block, BLOCK.HOST));
+        c.if(host.ne(DEAD), () => {
+          // Out of its chain, which would grow with each change of the same code.
+          const link = c.local("i32", hashAt(host, cpu.ld32(block, BLOCK.MODE)).add(BLOCK_HASH));
+          c.loop((next) => {
+            const here = c.let(cpu.ld32(link));
+            c.if(
+              here.eq(block),
+              () => c.st32(cpu, link, cpu.ld32(block, BLOCK.HASH_NEXT)),
+              () =>
+                c.if(here, () => {
+                  c.set(link, here.add(BLOCK.HASH_NEXT));
+                  c.br(next);
+                }),
+            );
+          });
+          c.st32(cpu, block, DEAD, BLOCK.HOST);
+        });
         const record = c.local("i32", block.add(BLOCK.SIZE));
         const end = c.let(record.add(cpu.ld32(block, BLOCK.COUNT).mul(RECORD.SIZE)));
         c.loop((next) => {
@@ -176,13 +202,6 @@ export function emitBlocks(
     );
     return linear;
   };
-
-  const hashAt = (host: Val, mode: Val): Val =>
-    host
-      .xor(host.shrU(14))
-      .xor(mode.shl(7))
-      .and(BLOCK_HASH_ENTRIES - 1)
-      .shl(2);
 
   const cacheAt = (linear: Val): Val =>
     linear

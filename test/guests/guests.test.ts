@@ -11,7 +11,7 @@ const WAYS: readonly (GuestOptions & { readonly title: string })[] = [
   { title: "" },
   { title: ", one instruction at a time", slice: 1 },
   { title: ", saved and restored all the time", slice: 3, restore: true },
-  { title: ", translated early", slice: 500, hot: 3 },
+  { title: ", translated early", slice: 300, hot: 2, rounds: 4 },
 ];
 
 for (const name of GUEST_NAMES) {

@@ -70,9 +70,14 @@ export interface GuestOptions {
   readonly restore?: boolean;
   /** Blocks are translated when they have run so often. */
   readonly hot?: number;
+  /** How often the kernel does everything, 1 to 9. */
+  readonly rounds?: number;
 }
 
-export function runGuest(kernel: string, { slice = SLICE, restore = false, hot }: GuestOptions = {}): GuestResult {
+export function runGuest(
+  kernel: string,
+  { slice = SLICE, restore = false, hot, rounds = 1 }: GuestOptions = {},
+): GuestResult {
   let output = "";
   let status: number | undefined;
   let interrupt = -1;
@@ -120,7 +125,7 @@ export function runGuest(kernel: string, { slice = SLICE, restore = false, hot }
       { base: 0x100000, length: RAM_BYTES - 0x100000, type: E820.ram },
     ],
     rsdp: 0,
-    commandLine: "",
+    commandLine: `*${rounds}`,
   });
   const bytes = new Uint8Array(ram.buffer);
   for (const { gpa, bytes: data } of image.writes) bytes.set(data, gpa);
