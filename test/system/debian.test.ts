@@ -42,8 +42,15 @@ function runSkep(
   });
 }
 
-for (const flavour of ["cloud", "standard"] satisfies Flavour[]) {
-  test(`Debian's ${flavour} kernel runs the userspace suite and powers off`, options, async () => {
+const RUNS: readonly (readonly [Flavour, engine: "interpret" | "translate"])[] = [
+  ["cloud", "interpret"],
+  ["cloud", "translate"],
+  ["standard", "interpret"],
+  ["standard", "translate"],
+];
+
+for (const [flavour, engine] of RUNS) {
+  test(`Debian's ${flavour} kernel runs the userspace suite and powers off (${engine})`, options, async () => {
     const folder = await mkdtemp(join(tmpdir(), "skep-system-"));
     try {
       const guest = await debianGuest({ flavour });
@@ -53,7 +60,7 @@ for (const flavour of ["cloud", "standard"] satisfies Flavour[]) {
       await suite.makeDisk(disk);
       await writeFile(initrd, suite.initrd);
       const args = ["--kernel", guest.kernel, "--initrd", initrd, "--append", "console=ttyS0 panic=-1"];
-      const run = await runSkep([...args, "--memory", "512M", "--disk", disk], 800_000);
+      const run = await runSkep([...args, "--memory", "512M", "--disk", disk, "--engine", engine], 800_000);
       const tail = `${run.console.slice(-4000)}\n${run.stderr}`;
       const result = readSuiteOutput(run.console);
       assert.deepEqual(result.failed, [], tail);
