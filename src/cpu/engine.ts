@@ -356,6 +356,7 @@ export class TranslateEngine implements Engine {
       pageFaults: read(VAR.COUNT_FAULTS),
       tlbFlushes: read(VAR.COUNT_TLB_FLUSHES),
       codeFlushes: read(VAR.COUNT_ARENA_FLUSHES),
+      ...this.translator?.statistics,
     };
   }
 

@@ -284,7 +284,7 @@ export class TranslatorSemantics extends RowSemantics {
     const { region } = this;
     const parts = region.flagParts();
     if (region.flags.source.kind === "dynamic" && !this.conditional) {
-      region.flags = { source: { kind: "parts", ...parts }, committed: true };
+      region.flags = { source: { kind: "parts", ...parts }, committed: false };
     }
     return parts;
   }

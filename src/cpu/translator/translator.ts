@@ -31,18 +31,19 @@ export interface TranslatorHost {
   flushBlocks(): void;
 }
 
+/** Counted since the engine was made. */
 export interface TranslatorStatistics {
   regions: number;
-  instructions: number;
-  bytes: number;
-  modules: number;
-  /** Instructions in regions that their handlers do, by name. */
-  readonly byHandler: Map<string, number>;
+  regionInstructions: number;
+  regionBytes: number;
+  regionModules: number;
   /** Milliseconds. */
-  time: number;
+  translationTime: number;
 }
 
-const THRESHOLD = 300;
+/** Executions after which translating pays: a region costs some 0.4 ms on the thread that runs the guest, and saves some 20 ns an execution. A boot
+ *  of the cloud kernel takes 4.7 s with 300, 3.1 with 4,000, 2.7 with 20,000. */
+const THRESHOLD = 16_000;
 const CODE_BYTES = 48 << 20;
 /** Regions of one module. */
 const BATCH = 64;
@@ -56,12 +57,13 @@ const HANDLERS = new WeakMap<WebAssembly.Module, ReturnType<typeof decodeHandler
 export class Translator {
   readonly statistics: TranslatorStatistics = {
     regions: 0,
-    instructions: 0,
-    bytes: 0,
-    modules: 0,
-    byHandler: new Map(),
-    time: 0,
+    regionInstructions: 0,
+    regionBytes: 0,
+    regionModules: 0,
+    translationTime: 0,
   };
+  /** Instructions of regions that their handlers do, by name. */
+  readonly byHandler = new Map<string, number>();
   private readonly host: TranslatorHost;
   private readonly view: DataView;
   private readonly reader: BlockReader;
@@ -113,7 +115,7 @@ export class Translator {
       }
       this.translate(hot.slice(at, at + BATCH));
     }
-    this.statistics.time += performance.now() - started;
+    this.statistics.translationTime += performance.now() - started;
   }
 
   /** All blocks are gone, and with them whatever names a region. */
@@ -124,15 +126,14 @@ export class Translator {
   }
 
   private translate(hot: readonly number[]): void {
-    const { host, view } = this;
+    const { host } = this;
     const m = new ModuleBuilder();
     const cpu = m.importMemory(IMPORT, "cpu", { min: 1 });
     const ram = m.importMemory(IMPORT, "ram", { min: 1, max: 65536, shared: true });
     const imports: { [name: string]: WebAssembly.ImportValue } = { cpu: host.cpu, ram: host.ram };
     const parts = this.parts(m, cpu, ram, imports);
     const missed = (name: string): void => {
-      const { byHandler } = this.statistics;
-      byHandler.set(name, (byHandler.get(name) ?? 0) + 1);
+      this.byHandler.set(name, (this.byHandler.get(name) ?? 0) + 1);
     };
     const made: { region: Region; slot: number }[] = [];
     const codes = [];
@@ -142,7 +143,7 @@ export class Translator {
       codes.push(emitRegion(m, parts, region, this.reader, missed));
       made.push({ region, slot: this.nextSlot++ });
       this.patch(region, this.nextSlot - 1);
-      this.statistics.instructions += region.instructions;
+      this.statistics.regionInstructions += region.instructions;
     }
     if (made.length === 0) return;
     if (this.nextSlot > this.table.length) this.table.grow(Math.max(TABLE_STEP, this.nextSlot - this.table.length));
@@ -152,10 +153,9 @@ export class Translator {
     imports[SUPPORT.TABLE] = this.table;
     new WebAssembly.Instance(new WebAssembly.Module(bytes), { [IMPORT]: imports });
     this.bytes += bytes.length;
-    this.statistics.bytes += bytes.length;
-    this.statistics.modules++;
+    this.statistics.regionBytes += bytes.length;
+    this.statistics.regionModules++;
     this.statistics.regions += made.length;
-    void view;
   }
 
   /** Hands the entries of a region over to it, those that no other region has. */

@@ -1,0 +1,217 @@
+// Random programs for comparing ways of execution: instructions of any row of the table, and control-flow graphs of blocks of them.
+
+import { parseRow, type Row } from "../../src/cpu/decode-table.ts";
+import type { InstructionGroup } from "../../src/isa/instruction.ts";
+import { ALU } from "../../src/isa/integer/alu.ts";
+import { BITS } from "../../src/isa/integer/bits.ts";
+import { MOVE } from "../../src/isa/integer/move.ts";
+import { MULTIPLY } from "../../src/isa/integer/multiply.ts";
+import { SHIFT } from "../../src/isa/integer/shift.ts";
+import { STACK } from "../../src/isa/integer/stack.ts";
+import { STRING } from "../../src/isa/integer/string.ts";
+import { MMX } from "../../src/isa/mmx/mmx.ts";
+import { SSE } from "../../src/isa/sse/sse.ts";
+import { X87 } from "../../src/isa/x87/x87.ts";
+
+/** A generator of numbers below 2^32 that gives the same ones for the same seed (G. Marsaglia, "Xorshift RNGs", 2003). */
+export class Source {
+  private state: number;
+
+  constructor(seed: number) {
+    this.state = (Math.imul(seed + 1, 0x9e3779b1) ^ 0x5bd1e995) >>> 0 || 1;
+    for (let n = 0; n < 8; n++) this.word();
+  }
+
+  word(): number {
+    let x = this.state;
+    x ^= x << 13;
+    x ^= x >>> 17;
+    x ^= x << 5;
+    this.state = x >>> 0;
+    return this.state;
+  }
+
+  below(limit: number): number {
+    return Math.floor((this.word() / 2 ** 32) * limit);
+  }
+
+  chance(percent: number): boolean {
+    return this.below(100) < percent;
+  }
+
+  pick<T>(from: readonly T[]): T {
+    return from[this.below(from.length)] as T;
+  }
+
+  quad(): bigint {
+    const words = (BigInt(this.word()) << 32n) | BigInt(this.word());
+    switch (this.below(5)) {
+      case 0:
+        return words & 0xffn;
+      case 1:
+        return BigInt.asUintN(64, -(words & 0xffn));
+      case 2:
+        return 1n << (words & 63n);
+      case 3:
+        return words & 0xffffffffn;
+      default:
+        return words;
+    }
+  }
+}
+
+function rowsOf(groups: readonly InstructionGroup[]): readonly Row[] {
+  return groups
+    .flat()
+    .flatMap((instruction) => instruction.rows.map((text) => parseRow(instruction, text)))
+    .filter((row) => !row.options.has("end") && !row.options.has("i64") && row.opcodes !== undefined)
+    .filter((row) => !/^(HLT|POPF|ENTER|REP|UD|INT|PAUSE)/.test(row.instruction.name));
+}
+
+const COMMON = rowsOf([ALU, MOVE, SHIFT]);
+const INTEGER = rowsOf([ALU, MOVE, SHIFT, MULTIPLY, BITS, STACK, STRING]);
+const ALL = rowsOf([MULTIPLY, BITS, STACK, STRING, SSE, MMX, X87]);
+
+/** Base of memory operands, and a small index. */
+export const BASE = 3;
+export const INDEX = 5;
+const FREE = [0, 1, 2, 6, 7, 8, 9, 10, 11, 12, 13, 14];
+
+function word(value: number, bytes: number): number[] {
+  return Array.from({ length: bytes }, (_, n) => (value >> Math.min(31, n * 8)) & 0xff);
+}
+
+/** ModRM for memory operand: displacement, index, RIP. */
+function memory(s: Source, reg: number): { bytes: number[]; rex: number } {
+  const r = (reg & 7) << 3;
+  switch (s.below(8)) {
+    case 0:
+      return { bytes: [0x80 | r | BASE, ...word(s.below(2000), 4)], rex: 0 };
+    case 1:
+      return { bytes: [0x44 | r, (s.below(4) << 6) | (INDEX << 3) | BASE, s.below(64)], rex: 0 };
+    case 2:
+      // RIP-relative: behind the code, in the same 64 KiB.
+      return { bytes: [0x05 | r, ...word(0x8000 + s.below(64) * 8, 4)], rex: 0 };
+    default:
+      return { bytes: [0x40 | r | BASE, s.below(16) * (s.chance(80) ? 8 : 3)], rex: 0 };
+  }
+}
+
+function encode(s: Source, row: Row): number[] {
+  const out: number[] = [];
+  let rex = 0;
+  const sizes = row.operands.map(({ size }) => size);
+  const wide = sizes.some((size) => size === "v" || size === "y" || size === "z") || row.operands.length === 0;
+  const narrow = row.prefix === "any" && sizes.some((size) => size === "v" || size === "z") && s.chance(10);
+  if (row.prefix === 1 || narrow) out.push(0x66);
+  if (row.prefix === 2) out.push(0xf3);
+  if (row.prefix === 3) out.push(0xf2);
+  if (wide && s.chance(40)) rex |= 0x48;
+  let opcode = row.opcode;
+  if (row.opcodes === 16) opcode += s.below(16);
+  const tail: number[] = [];
+  if (row.opcodes === 8) {
+    const number = s.pick(FREE);
+    opcode += number & 7;
+    if (number >= 8) rex |= 0x41;
+  }
+  if (row.modrm) {
+    const special = row.operands.some(({ kind }) => "SCDPQN".includes(kind));
+    const reg = row.reg >= 0 ? row.reg : special ? s.below(8) : s.pick(FREE);
+    if (reg >= 8) rex |= 0x44;
+    if (row.mod === "memory" || (row.mod === "any" && s.chance(45))) {
+      const operand = memory(s, reg);
+      tail.push(...operand.bytes);
+    } else {
+      const rm = row.rm >= 0 ? row.rm : special ? s.below(8) : s.pick(FREE);
+      if (rm >= 8) rex |= 0x41;
+      tail.push(0xc0 | ((reg & 7) << 3) | (rm & 7));
+    }
+  }
+  if (rex !== 0 || s.chance(20)) out.push(rex | 0x40);
+  if (row.map >= 1) out.push(0x0f);
+  if (row.map === 2) out.push(0x38);
+  if (row.map === 3) out.push(0x3a);
+  out.push(opcode, ...tail);
+  for (const { kind, size } of row.operands) {
+    if (kind === "O") {
+      // The address of the data, in full.
+      out.push(0x00, 0x08, 0x20, 0, 0, 0, 0, 0);
+      continue;
+    }
+    if (kind !== "I" && kind !== "J") continue;
+    const full = size === "v" && (rex & 8) !== 0;
+    const bytes = size === "b" ? 1 : size === "w" ? 2 : full ? 8 : narrow ? 2 : 4;
+    const value = s.chance(50) ? s.below(256) - 128 : s.word() | 0;
+    out.push(...word(value, bytes));
+  }
+  return out;
+}
+
+/** One instruction that falls through, unless it faults. */
+export function randomInstruction(s: Source): number[] {
+  const row = s.pick(s.chance(55) ? COMMON : s.chance(50) ? INTEGER : ALL);
+  return encode(s, row);
+}
+
+/** Comparisons and loops are what conditional jumps usually have before them. */
+function beforeJump(s: Source): number[] {
+  const a = s.pick(FREE) & 7;
+  const b = s.pick(FREE) & 7;
+  switch (s.below(5)) {
+    case 0:
+      return [0x48, 0x39, 0xc0 | (a << 3) | b];
+    case 1:
+      return [0x85, 0xc0 | (a << 3) | b];
+    case 2:
+      return [0x41, 0xff, 0xcf];
+    case 3:
+      return [0x83, 0xf8 | b, s.below(256)];
+    default:
+      return randomInstruction(s);
+  }
+}
+
+const JUMP_BYTES = 6;
+
+/** A program of blocks that jump to one another, are called and return; the first byte is the entry, the last block halts. */
+export function randomProgram(s: Source, blocks: number): number[] {
+  interface Block {
+    readonly body: number[];
+    readonly end: "fall" | "jcc" | "jmp" | "call" | "ret" | "hlt";
+    readonly target: number;
+    readonly cc: number;
+  }
+  const made: Block[] = Array.from({ length: blocks }, (_, n) => {
+    const body: number[] = [];
+    for (let k = s.below(6); k > 0; k--) body.push(...randomInstruction(s));
+    const end =
+      n === blocks - 1
+        ? "hlt"
+        : s.pick(["fall", "jcc", "jcc", "jcc", "jcc", "jmp", "call", s.chance(30) ? "ret" : "jcc"] as const);
+    if (end === "jcc") body.push(...beforeJump(s));
+    // Mostly near, forward and back.
+    const target = s.chance(70) ? Math.min(blocks - 1, Math.max(0, n + s.below(6) - 3)) : s.below(blocks);
+    return { body, end, target, cc: s.below(16) };
+  });
+  const sizeOf = ({ body, end }: Block): number =>
+    body.length + { fall: 0, jcc: JUMP_BYTES, jmp: 5, call: 5, ret: 1, hlt: 1 }[end];
+  const starts: number[] = [];
+  let at = 0;
+  for (const block of made) {
+    starts.push(at);
+    at += sizeOf(block);
+  }
+  const out: number[] = [];
+  made.forEach((block, n) => {
+    out.push(...block.body);
+    const end = starts[n] + sizeOf(block);
+    const relative = word(starts[block.target] - end, 4);
+    if (block.end === "jcc") out.push(0x0f, 0x80 | block.cc, ...relative);
+    if (block.end === "jmp") out.push(0xe9, ...relative);
+    if (block.end === "call") out.push(0xe8, ...relative);
+    if (block.end === "ret") out.push(0xc3);
+    if (block.end === "hlt") out.push(0xf4);
+  });
+  return out;
+}
