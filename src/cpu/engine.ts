@@ -64,7 +64,7 @@ export interface EngineOptions {
   /** The engine module (src/cpu/standard-module.ts). */
   readonly module: WebAssembly.Module;
   /** Makes the translator of hot code (src/cpu/translator); without one everything is interpreted. */
-  readonly translator?: (host: TranslatorHost) => Translator;
+  readonly translator?: ((host: TranslatorHost) => Translator) | undefined;
 }
 
 /** Size that the memory of guest RAM needs for `ramBytes` of RAM: behind it a page that is nobody's and the code map. */

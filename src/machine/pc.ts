@@ -2,8 +2,7 @@
 // names all of them. It knows nothing of kernels and of the host's threads.
 
 import { engineModel } from "../cpu/cpuid-leaves.ts";
-import { ramMemoryBytes, TranslateEngine } from "../cpu/engine.ts";
-import { Translator } from "../cpu/translator/translator.ts";
+import { type EngineOptions, ramMemoryBytes, TranslateEngine } from "../cpu/engine.ts";
 import { AcpiPm } from "../devices/acpi-pm.ts";
 import { DebugExit } from "../devices/debug-exit.ts";
 import { I8042 } from "../devices/i8042.ts";
@@ -21,7 +20,6 @@ import { SkepError } from "../errors.ts";
 import { type FirmwareConfig, PCI_GSI_BASE, PM_LAYOUT } from "../firmware/config.ts";
 import type { Host } from "../host/host.ts";
 import { MAXPHYADDR } from "../isa/state.ts";
-import { INSTRUCTIONS } from "../isa/table.ts";
 import { Anomalies } from "../vmm/anomalies.ts";
 import type { InterruptPin } from "../vmm/bus.ts";
 import { type Clock, TimerQueue } from "../vmm/clock.ts";
@@ -70,6 +68,8 @@ export interface PcOptions {
   onConsole(bytes: Uint8Array): void;
   /** A serial port (by position) or the virtio console (-1) that took less than it was given has room again. */
   onRoom(port: number): void;
+  /** Makes the translators of machines that translate (src/cpu/translator/standard-translator.ts). */
+  readonly translator?: EngineOptions["translator"];
   /** Instead of the engine that the configuration names; for tests of what is around it. */
   createEngine?(host: EngineHost, memory: GuestRam, apicId: number): Engine;
 }
@@ -104,11 +104,13 @@ export class Pc {
   readonly disks: readonly VirtioPci[];
   private readonly config: MachineConfig;
   private readonly host: Host;
+  private readonly translator: EngineOptions["translator"];
 
   constructor(options: PcOptions) {
     const { config, clock, host, trace } = options;
     this.config = config;
     this.host = host;
+    this.translator = options.translator;
     this.anomalies = new Anomalies(trace.anomalies);
     this.timers = new TimerQueue(clock);
     this.io = new IoBus(this.anomalies);
@@ -314,7 +316,9 @@ export class Pc {
   }
 
   private makeEngine(host: EngineHost, apicId: number): Engine {
-    const { cpu, cpus } = this.config;
+    const { cpu, cpus, engine } = this.config;
+    if (engine === "translate" && this.translator === undefined)
+      throw new SkepError("internal", "a machine is to translate, and has no translator");
     return new TranslateEngine({
       module: this.host.engineModule,
       ram: this.memory.memory,
@@ -322,9 +326,7 @@ export class Pc {
       slots: this.memory.slots,
       model: engineModel(cpu, { apicId, cpus, tscHz: TSC_HZ, crystalHz: CRYSTAL_HZ }),
       host,
-      ...(this.config.engine === "translate"
-        ? { translator: (engine) => new Translator(engine, { instructions: INSTRUCTIONS }) }
-        : {}),
+      translator: this.translator,
     });
   }
 

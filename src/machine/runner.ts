@@ -8,7 +8,7 @@ import { HostClock } from "../vmm/clock.ts";
 import { type TraceKind, traceTo } from "../vmm/trace.ts";
 import type { VmExit } from "../vmm/vm.ts";
 import type { DiskConfig, KernelConfig, MachineConfig } from "./config.ts";
-import { Machine } from "./machine.ts";
+import { Machine, type MachineOptions } from "./machine.ts";
 import { OutputBatches } from "./output.ts";
 import { VIRTIO_CONSOLE } from "./pc.ts";
 import { CHANNEL, type Command, type CommandMessage, type ExitRecord, type FromMachine, MESSAGE } from "./protocol.ts";
@@ -17,6 +17,7 @@ export interface RunnerOptions {
   readonly config: MachineConfig;
   readonly disks: readonly DiskConfig[];
   readonly host: Host;
+  readonly translator?: MachineOptions["translator"];
   readonly mailbox: MailboxReceiver;
   post(message: FromMachine): void;
   /** Reads the kernel and what goes with it; asked again at each reset. */
@@ -66,6 +67,7 @@ export class MachineRunner {
     this.machine = new Machine({
       config,
       host,
+      translator: options.translator,
       disks: options.disks,
       clock: this.clock,
       trace: traceTo(config.trace as TraceKind[], traced),

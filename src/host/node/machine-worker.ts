@@ -3,7 +3,7 @@
 import { parentPort, workerData } from "node:worker_threads";
 import { type MachineRequest, machineConfig } from "../../machine/config.ts";
 import type { FromMachine } from "../../machine/protocol.ts";
-import { asSkepError, MachineRunner } from "../../machine/runner.ts";
+import { asSkepError, MachineRunner, type RunnerOptions } from "../../machine/runner.ts";
 import { webHost } from "../host.ts";
 import { MailboxReceiver } from "../mailbox.ts";
 import { cachedEngineModule } from "./engine-cache.ts";
@@ -19,6 +19,13 @@ export interface MachineWorkerData {
 const data = workerData as MachineWorkerData;
 const post = (message: FromMachine): void => parentPort?.postMessage(message);
 
+/** Only a machine that translates loads the translator, and the instruction descriptions with it. */
+async function translatorFor(engine: string): Promise<RunnerOptions["translator"]> {
+  if (engine !== "translate") return undefined;
+  const { standardTranslator } = await import("../../cpu/translator/standard-translator.ts");
+  return standardTranslator;
+}
+
 try {
   const config = machineConfig(data.machine);
   const kernel = () => readKernelFiles(data.kernel, config.memoryBytes);
@@ -27,6 +34,7 @@ try {
     kernel,
     disks: openDisks(data.disks),
     host: { ...webHost, engineModule: await cachedEngineModule() },
+    translator: await translatorFor(config.engine),
     mailbox: new MailboxReceiver(data.mailbox),
     post,
   });
