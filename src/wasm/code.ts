@@ -133,6 +133,20 @@ export class Code {
     this.scopes.length = mark.scopes;
   }
 
+  /** Writes code at an earlier place, in front of what has been written since. Branches do not count: `write` opens and closes its own blocks. */
+  insert(mark: Mark, write: () => void): void {
+    const behind = this.out.view().slice(mark.length);
+    const hints = this.hints.splice(mark.hints);
+    const { depth } = this;
+    this.out.length = mark.length;
+    this.depth = mark.depth;
+    write();
+    const moved = this.out.length - mark.length;
+    this.out.raw(behind);
+    this.depth = depth;
+    for (const { at, likely } of hints) this.hints.push({ at: at + moved, likely });
+  }
+
   /** Bytes of code so far. */
   get length(): number {
     return this.out.length;

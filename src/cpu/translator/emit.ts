@@ -2,6 +2,7 @@
 
 import { Code } from "../../wasm/code.ts";
 import type { ModuleBuilder } from "../../wasm/module.ts";
+import type { Val } from "../../wasm/value.ts";
 import { PSEUDO } from "../decoder.ts";
 import { RECORD, VAR } from "../layout.ts";
 import { STATUS } from "../status.ts";
@@ -76,7 +77,7 @@ class RegionEmitter {
       if (outcome.kind !== "next") break;
     }
     const edge = (to: Edge | undefined, status: number): void => {
-      if (to === undefined) code.leave(status, block.last);
+      if (to === undefined) code.leave(status, block.last, this.target(block.last, status));
       else {
         this.charge(to === taken ? block.taken : block.notTaken);
         go(to);
@@ -86,12 +87,14 @@ class RegionEmitter {
       c.unreachable();
       return;
     }
+    if (outcome.kind === "lookup") {
+      code.leave(STATUS.LOOKUP, block.last, outcome.target);
+      return;
+    }
     const after = code.settleFlags();
     code.holdFlags();
     this.flagsAfter.set(node, after);
-    if (outcome.kind === "lookup") {
-      code.leave(STATUS.LOOKUP, block.last);
-    } else if (outcome.kind === "next") {
+    if (outcome.kind === "next") {
       edge(notTaken, STATUS.NOT_TAKEN);
     } else if (outcome.condition === undefined) {
       edge(taken, STATUS.TAKEN);
@@ -103,6 +106,14 @@ class RegionEmitter {
       code.flags = after;
       edge(notTaken, STATUS.NOT_TAKEN);
     }
+  }
+
+  /** Where a block's last record goes on. */
+  private target(record: number, status: number): Val {
+    const constants = new RecordConstants(this.reader.view, record);
+    const { place } = constants;
+    const step = (place >> 12) + (status === STATUS.TAKEN ? constants.number(RECORD.IMM) : 0);
+    return this.code.ripBase.add(BigInt((place & 0xfff) + step));
   }
 
   /** Takes the instructions of the block that follows off the budget, as the interpreter does where it enters one; it has done so for

@@ -1,13 +1,14 @@
 // The code of one region while it is being written: the guest's registers and flags in locals, and the ways out, which put them back into
 // the vCPU's memory.
 
-import { GPR_COUNT, RIP_BASE } from "../../isa/state.ts";
+import { FCF, FRES, FX, GPR_COUNT, RIP_BASE } from "../../isa/state.ts";
 import { type Code, type Label, Local, type Mark } from "../../wasm/code.ts";
 import type { Memory } from "../../wasm/memory.ts";
 import type { FuncRef, FuncType, TableRef } from "../../wasm/module.ts";
 import { i32, type Val } from "../../wasm/value.ts";
+import { PSEUDO } from "../decoder.ts";
 import type { EngineParts } from "../env.ts";
-import { BLOCK, VAR } from "../layout.ts";
+import { BLOCK, JUMP_CACHE, JUMP_CACHE_ENTRIES, RECORD, VAR } from "../layout.ts";
 import { STATUS } from "../status.ts";
 import { FLAG_KIND, type FlagParts, type FlagSource, partsOf, sourceOfKind, widthIndex } from "./flags.ts";
 import { SUPPORT } from "./support.ts";
@@ -52,7 +53,11 @@ export class RegionCode {
   private readonly flagCarry: Local;
   private readonly status: Local;
   private readonly at: Local;
+  private readonly target: Local;
+  private readonly used = new Set<number>();
   private readonly written = new Set<number>();
+  /** Where registers are to be loaded, and saved, once it is known which. */
+  private places: { readonly mark: Mark; readonly load: boolean }[] = [];
   private readonly held = new Map<number, Local>();
   private saveAll: Label | undefined;
   private interpret: Label | undefined;
@@ -72,6 +77,7 @@ export class RegionCode {
     this.flagCarry = c.local("i32");
     this.status = c.local("i32");
     this.at = c.local("i32");
+    this.target = c.local("i64");
   }
 
   /** Writes the whole function; `body` gets the number of the entry and never falls off its end. */
@@ -90,38 +96,91 @@ export class RegionCode {
         });
         c.set(this.status, STATUS.INTERPRET);
       });
-      this.saveRegisters(this.written);
+      this.saveRegisters();
+      c.if(this.target.ne(0n), () => this.goOn());
     });
     c.st32(cpu, 0, this.at, VAR.IP);
     c.results([this.status]);
+    for (const { mark, load } of this.places.toReversed()) {
+      c.insert(mark, () => {
+        if (load) for (const n of this.used) c.set(this.gprs[n], cpu.ld64(0, n * 8));
+        else for (const n of this.written) c.st64(cpu, 0, this.gprs[n], n * 8);
+      });
+    }
+  }
+
+  /** Enters the region of a jump's target where the jump cache knows one (src/cpu/blocks.ts). */
+  private goOn(): void {
+    const { c, cpu, target } = this;
+    const slot = c.let(
+      target
+        .wrap()
+        .xor(target.shrU(14).wrap())
+        .and(JUMP_CACHE_ENTRIES - 1)
+        .shl(4),
+    );
+    const known = cpu
+      .ld64(slot, JUMP_CACHE)
+      .eq(target)
+      .and(cpu.ld32(slot, JUMP_CACHE + 12).eq(cpu.ld32(0, VAR.JUMP_TAG)));
+    const budget = c.let(cpu.ld32(0, VAR.BUDGET));
+    c.if(
+      known.and(budget.gtS(0)),
+      () => {
+        const record = c.let(cpu.ld32(slot, JUMP_CACHE + 8));
+        c.st64(cpu, 0, target.and(-4096n), RIP_BASE.offset);
+        c.if(
+          cpu.ld16u(record, RECORD.HANDLER).eq(PSEUDO.ENTER_REGION),
+          () => {
+            const header = record.sub(BLOCK.SIZE);
+            c.st32(cpu, 0, budget.sub(cpu.ld32(header, BLOCK.COUNT)), VAR.BUDGET);
+            c.returnCallIndirect(this.parts.table, REGION_TYPE, cpu.ld32(header, BLOCK.REGION), [record]);
+          },
+          undefined,
+          "likely",
+        );
+        c.set(this.at, record);
+        c.set(this.status, STATUS.ENTER);
+      },
+      undefined,
+      "likely",
+    );
   }
 
   private loadRegisters(): void {
     const { c, cpu } = this;
-    this.gprs.forEach((local, n) => {
-      c.set(local, cpu.ld64(0, n * 8));
-    });
+    this.places.push({ mark: c.mark(), load: true });
     c.set(this.tlb, cpu.ld32(0, VAR.TLB_READ));
     c.set(this.flagKind, FLAG_KIND.MEMORY);
   }
 
-  private saveRegisters(which: Iterable<number>): void {
-    const { c, cpu } = this;
-    for (const n of which) c.st64(cpu, 0, this.gprs[n], n * 8);
+  private saveRegisters(): void {
+    const { c } = this;
+    this.places.push({ mark: c.mark(), load: false });
     const spill = this.parts.support(SUPPORT.SPILL_FLAGS, SPILL_TYPE);
     c.if(this.flagKind, () => c.invoke(spill, this.flagKind, this.flagA, this.flagB, this.flagCarry));
   }
 
+  register(number: number): Local {
+    this.used.add(number);
+    return this.gprs[number];
+  }
+
   setRegister(number: number, value: Val): void {
+    this.used.add(number);
     this.written.add(number);
     this.c.set(this.gprs[number], value);
   }
 
   // Ways out
 
-  /** Leaves with a status for the record at an address, everything done up to here. */
-  leave(status: number, record: number): void {
-    this.commitFlags(this.flags);
+  /** Leaves with a status for the record at an address, everything done up to here. `target`: the RIP that it goes on at, where another region
+   *  may begin. */
+  leave(status: number, record: number, target?: Val): void {
+    const { source } = this.flags;
+    if (target !== undefined && source.kind !== "dynamic") this.storeFlags(partsOf(source));
+    else this.commitFlags(this.flags);
+    if (target !== undefined) this.c.set(this.target, target);
     this.c.set(this.at, record);
     this.c.set(this.status, status);
     this.c.br(this.saveAll as Label);
@@ -146,7 +205,7 @@ export class RegionCode {
   callHandler(handler: number, record: number, next: number): void {
     const { c, cpu } = this;
     this.commitFlags(this.flags);
-    this.saveRegisters(this.gprs.keys());
+    this.saveRegisters();
     const [status] = c.callIndirect(this.parts.table, REGION_TYPE, i32(handler), [record]);
     c.if(
       status,
@@ -203,6 +262,15 @@ export class RegionCode {
       case "dynamic":
         return;
     }
+  }
+
+  /** Puts flags into the vCPU's memory. */
+  private storeFlags({ fres, fx, fcf }: FlagParts): void {
+    const { c, cpu } = this;
+    c.st64(cpu, 0, fres, FRES.offset);
+    c.st64(cpu, 0, fx, FX.offset);
+    c.st32(cpu, 0, fcf, FCF.offset);
+    c.set(this.flagKind, FLAG_KIND.MEMORY);
   }
 
   /** The same at the end of a block. Gives what holds at the start of those that follow. */
@@ -264,6 +332,7 @@ export class RegionCode {
   /** Takes back the code since `mark`. */
   rewind(mark: Mark, flags: FlagState): void {
     this.c.rewind(mark);
+    this.places = this.places.filter((place) => place.mark.length <= mark.length);
     this.flags = flags;
   }
 }

@@ -61,7 +61,7 @@ export type Outcome =
   /** A relative jump, taken where the condition (fixed) is not zero, or always. */
   | { readonly kind: "jump"; readonly condition: Val | undefined }
   /** The RIP field says where to go on. */
-  | { readonly kind: "lookup" }
+  | { readonly kind: "lookup"; readonly target: Val }
   /** Nothing follows: it has left on every path. */
   | { readonly kind: "left" };
 
@@ -109,7 +109,7 @@ export class TranslatorSemantics extends RowSemantics {
 
   protected override readRegister(address: Val, bits: Bits): Val {
     const { number, high } = TranslatorSemantics.numberOf(address);
-    const local = this.region.gprs[number];
+    const local = this.region.register(number);
     if (bits === 64) return local;
     const low = local.wrap();
     if (bits === 32) return low;
@@ -118,7 +118,7 @@ export class TranslatorSemantics extends RowSemantics {
 
   protected override writeRegister(address: Val, bits: Bits, value: Val): void {
     const { number, high } = TranslatorSemantics.numberOf(address);
-    const local = this.region.gprs[number];
+    const local = this.region.register(number);
     let whole: Val;
     if (bits === 64) whole = value;
     else if (bits === 32) whole = value.wrap().zx();
@@ -138,7 +138,7 @@ export class TranslatorSemantics extends RowSemantics {
   private addressRegister(offset: number): Val | undefined {
     const byte = this.constants.byte(offset);
     if (byte === ZERO_OFFSET) return undefined;
-    return byte === RIP_BASE.offset ? this.region.ripBase : this.region.gprs[byte >> 3];
+    return byte === RIP_BASE.offset ? this.region.ripBase : this.region.register(byte >> 3);
   }
 
   private cut(offset: Val): Val {
@@ -369,8 +369,9 @@ export class TranslatorSemantics extends RowSemantics {
   }
 
   jumpTo(rip: Val): void {
-    this.put(RIP, rip);
-    this.end({ kind: "lookup" });
+    const target = this.c.let(rip);
+    this.put(RIP, target);
+    this.end({ kind: "lookup", target });
   }
 
   continueAtRip(): void {
