@@ -115,3 +115,86 @@ test("random programs run the same translated and interpreted", () => {
   }
   assert.ok(PROGRAMS < 10 || Number(rigs.translator.engine.statistics().regions) > PROGRAMS);
 });
+
+/** Runs a program in slices on both, and once more where it is hot. */
+function agree(program: readonly number[], prepare: (rig: Rig) => void, passes = 5): Pair {
+  const rigs = pair();
+  both(rigs, (rig) => rig.write(AT.CODE, program));
+  for (let pass = 0; pass < passes; pass++) {
+    both(rigs, (rig) => {
+      rig.longMode();
+      rig.engine.setGpr(BASE, BigInt(AT.DATA));
+      rig.engine.set(RIP, AT.CODE);
+      prepare(rig);
+    });
+    compare(rigs, new Source(pass), `pass ${pass}`);
+  }
+  assert.ok(Number(rigs.translator.engine.statistics().regions) > 0);
+  return rigs;
+}
+
+test("a loop that changes an immediate of its own", () => {
+  // mov ecx, 20; L: add eax, imm8; inc byte [rip - 7 + 3 (the imm8)]; dec ecx; jnz L; hlt
+  const program = [0xb9, 20, 0, 0, 0, 0x83, 0xc0, 1, 0xfe, 0x05, 0xf9, 0xff, 0xff, 0xff, 0xff, 0xc9, 0x75, 0xf3, 0xf4];
+  const { translator } = agree(program, () => undefined, 3);
+  assert.ok(Number(translator.engine.statistics().pagesInvalidated) > 20);
+});
+
+test("a store into the next instruction, and one by a string instruction", () => {
+  // L: inc byte [rip + 1 (the imm8 behind)]; add eax, imm8; dec ecx; jnz L
+  const loop = [0xfe, 0x05, 2, 0, 0, 0, 0x83, 0xc0, 1, 0xff, 0xc9, 0x75, 0xf3];
+  // lea rdi, [rip + 1 (the imm8 of add)]; stosb; add edx, imm8; hlt
+  const string = [0x48, 0x8d, 0x3d, 3, 0, 0, 0, 0xaa, 0x83, 0xc2, 1, 0xf4];
+  agree([0xb9, 9, 0, 0, 0, ...loop, ...string], () => undefined);
+});
+
+test("faults in the middle of a loop, with flags that nothing has looked at", () => {
+  // L: add rax, rcx; mov rdx, [rbx]; add rbx, 0x2000000; jmp L: leaves the mapped gigabyte
+  const program = [0x48, 0x01, 0xc8, 0x48, 0x8b, 0x13, 0x48, 0x81, 0xc3, 0, 0, 0, 2, 0xeb, 0xf1];
+  const { translator } = agree(program, (rig) => rig.engine.setGpr(1, 0x8000000000000001n), 3);
+  assert.equal(translator.caught(), 14);
+  // L: sub eax, 1; cqo-free division: div ecx with ecx counting down to zero
+  const divide = [0x83, 0xc0, 0x7f, 0x31, 0xd2, 0xf7, 0xf1, 0xff, 0xc9, 0xeb, 0xf5];
+  const divided = agree(divide, (rig) => rig.engine.setGpr(1, 40n), 3);
+  assert.equal(divided.translator.caught(), 0);
+});
+
+test("an undefined opcode and a jump to no canonical address end a region as they end a block", () => {
+  agree([0xff, 0xc8, 0x75, 0xfc, 0x0f, 0x0b], (rig) => rig.engine.setGpr(0, 30n));
+  // L: dec eax; jnz L; jmp rdx
+  const { translator } = agree([0xff, 0xc8, 0x75, 0xfc, 0xff, 0xe2], (rig) => {
+    rig.engine.setGpr(0, 30n);
+    rig.engine.setGpr(2, 1n << 60n);
+  });
+  assert.equal(translator.caught(), 13);
+});
+
+test("what a device writes into code ends its regions", () => {
+  const rigs = pair();
+  // L: add eax, 1; dec ecx; jnz L; hlt
+  both(rigs, (rig) => rig.write(AT.CODE, [0x83, 0xc0, 1, 0xff, 0xc9, 0x75, 0xf9, 0xf4]));
+  for (let pass = 0; pass < 6; pass++) {
+    both(rigs, (rig) => {
+      rig.longMode();
+      rig.engine.setGpr(1, 50n);
+      rig.engine.set(RIP, AT.CODE);
+      rig.engine.run(40);
+      rig.write(AT.CODE + 2, [pass + 2]);
+    });
+    compare(rigs, new Source(pass), `pass ${pass}`);
+  }
+});
+
+test("code that is thrown away again and again leaves nothing behind", () => {
+  const rig = new Rig(undefined, {}, 1).longMode();
+  for (let n = 0; n < 3000; n++) {
+    rig.write(AT.CODE, [0xb8, n & 0xff, n >> 8, 0, 0, 0xff, 0xc9, 0x75, 0xfc, 0xf4]);
+    for (let pass = 0; pass < 2; pass++) {
+      rig.engine.setGpr(1, 3n);
+      rig.engine.set(RIP, AT.CODE);
+      rig.engine.run(1000);
+      assert.equal(rig.engine.gpr(0), BigInt(n));
+    }
+  }
+  assert.ok(Number(rig.engine.statistics().regions) >= 3000);
+});
