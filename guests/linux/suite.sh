@@ -27,6 +27,12 @@ check forty-children "$total" 115
 check zombies-reaped "$(ps -o stat | grep -c '^Z')" 0
 sleep 60 &
 child=$!
+# The child takes its name some time after it was forked.
+i=0
+while [ "$(cat /proc/$child/comm)" != sleep ] && [ $i -lt 100 ]; do
+  sleep 0.1
+  i=$((i + 1))
+done
 check proc-of-child "$(cat /proc/$child/comm)" sleep
 check parent-of-child "$(awk '/^PPid/ { print $2 }' /proc/$child/status)" $$
 kill $child
