@@ -178,14 +178,16 @@ export function emitBlocks(
 
   /** (first record): the block has become hot. */
   const noteHot = m.func("noteHot", ["i32"], [], (c) => {
-    const { cpu } = env(c);
+    const x = env(c);
+    const { cpu } = x;
     const [record] = c.params;
     const count = c.let(cpu.ld32(0, VAR.HOT_COUNT));
     c.if(
       record.ltU(ARENA).or(count.geU(HOT_LIST_ENTRIES)),
       () => c.st32(cpu, record.sub(BLOCK.SIZE - BLOCK.HEAT), 0),
       () => {
-        c.st32(cpu, count.shl(2), record, HOT_LIST);
+        c.st32(cpu, count.shl(4), record, HOT_LIST);
+        c.st64(cpu, count.shl(4), x.get(RIP_BASE), HOT_LIST + 8);
         c.st32(cpu, 0, count.add(1), VAR.HOT_COUNT);
       },
     );

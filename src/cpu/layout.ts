@@ -78,9 +78,9 @@ export const LARGE_PAGES = 0x4000;
 export const HUGE_PAGES = 0x4200;
 export const PAGE_MAP_BITS = 4096;
 
-/** First records of blocks that have become hot. */
+/** Blocks that have become hot: first record (i32), and at 8 RIP_BASE when they did (i64). */
 export const HOT_LIST = 0x6000;
-export const HOT_LIST_ENTRIES = 2048;
+export const HOT_LIST_ENTRIES = 512;
 
 /** Decoding tables (src/cpu/decode-table.ts). */
 export const DECODE_BASE = 0x8000;

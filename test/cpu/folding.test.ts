@@ -48,10 +48,10 @@ function translate(bytes: readonly number[]): { length: number; flags: string; s
     tlbMasks: [0n, 1n, 3n, 7n, 15n],
   };
   const c = new Code(m, REGION_TYPE);
-  const region = new RegionCode(c, parts);
+  const region = new RegionCode(c, parts, [BigInt(AT.CODE)]);
   let length = 0;
   let flags = "";
-  region.write(() => {
+  region.write([0], () => {
     const before = c.length;
     region.flags = DYNAMIC_FLAGS;
     const spec = handlers[view.getUint16(at + RECORD.HANDLER, true)] as HandlerSpec;

@@ -14,6 +14,13 @@ import { ConditionalFlags, type Outcome, RecordConstants, TranslatorSemantics, U
 /** Counts what was done by handlers, by name, for whoever wants to know. */
 export type MissCounter = (name: string) => void;
 
+/** The ways from a block to others of the region. */
+interface Exits {
+  readonly taken: Edge | undefined;
+  readonly notTaken: Edge | undefined;
+  readonly targets: readonly { readonly target: number; readonly edge: Edge }[];
+}
+
 class RegionEmitter {
   private readonly code: RegionCode;
   private readonly region: Region;
@@ -32,16 +39,15 @@ class RegionEmitter {
   write(): void {
     const { blocks, entries } = this.region;
     const flow = new ControlFlow(blocks.length, entries);
-    const taken: (Edge | undefined)[] = blocks.map((block, n) =>
-      block.taken >= 0 ? flow.connect(n, block.taken) : undefined,
-    );
-    const notTaken: (Edge | undefined)[] = blocks.map((block, n) =>
-      block.notTaken >= 0 ? flow.connect(n, block.notTaken) : undefined,
-    );
-    this.code.write((entry) =>
-      flow.emit(this.code.c, entry, {
-        emit: (node, go) => this.emitBlock(flow, node, taken[node], notTaken[node], go),
-      }),
+    const connect = (from: number, to: number): Edge | undefined => (to >= 0 ? flow.connect(from, to) : undefined);
+    const exits: Exits[] = blocks.map((block, n) => ({
+      taken: connect(n, block.taken),
+      notTaken: connect(n, block.notTaken),
+      targets: block.targets.map((target) => ({ target, edge: flow.connect(n, target) })),
+    }));
+    const entryPages = entries.map((number) => blocks[number].page);
+    this.code.write(entryPages, (entry) =>
+      flow.emit(this.code.c, entry, { emit: (node, go) => this.emitBlock(flow, node, exits[node], go) }),
     );
   }
 
@@ -57,55 +63,92 @@ class RegionEmitter {
     return states.every(same) ? first : DYNAMIC_FLAGS;
   }
 
-  private emitBlock(
-    flow: ControlFlow,
-    node: number,
-    taken: Edge | undefined,
-    notTaken: Edge | undefined,
-    go: (edge: Edge) => void,
-  ): void {
+  private emitBlock(flow: ControlFlow, node: number, exits: Exits, go: (edge: Edge) => void): void {
     const { code } = this;
     const { c } = code;
     const block = this.region.blocks[node];
     code.flags = this.flagsBefore(flow, node);
+    code.page = block.page;
     let outcome: Outcome = { kind: "next" };
-    let record = block.record;
-    for (; record <= block.last; record += RECORD.SIZE) {
+    for (let record = block.record; record <= block.last; record += RECORD.SIZE) {
       const number = this.reader.handler(record, block.record);
       if (number === PSEUDO.FALL_THROUGH) break;
       outcome = this.emitInstruction(number, record);
       if (outcome.kind !== "next") break;
     }
-    const edge = (to: Edge | undefined, status: number): void => {
-      if (to === undefined) code.leave(status, block.last, this.target(block.last, status));
-      else {
-        this.charge(to === taken ? block.taken : block.notTaken);
-        go(to);
-      }
-    };
     if (outcome.kind === "left") {
       c.unreachable();
       return;
     }
     if (outcome.kind === "lookup") {
-      code.leave(STATUS.LOOKUP, block.last, outcome.target);
+      this.emitIndirect(node, outcome.target, exits, go);
       return;
     }
     const after = code.settleFlags();
     code.holdFlags();
     this.flagsAfter.set(node, after);
-    if (outcome.kind === "next") {
-      edge(notTaken, STATUS.NOT_TAKEN);
-    } else if (outcome.condition === undefined) {
-      edge(taken, STATUS.TAKEN);
-    } else {
-      c.if(outcome.condition, () => {
-        code.flags = after;
-        edge(taken, STATUS.TAKEN);
-      });
+    const edge = (to: Edge | undefined, number: number, status: number): void => {
       code.flags = after;
-      edge(notTaken, STATUS.NOT_TAKEN);
+      code.page = block.page;
+      const leave = (): void => code.leave(status, block.last, this.target(block.last, status));
+      if (to === undefined) leave();
+      else this.goTo(to, number, leave, go);
+    };
+    const takenEdge = (): void => edge(exits.taken, block.taken, STATUS.TAKEN);
+    if (outcome.kind === "jump" && outcome.condition !== undefined) c.if(outcome.condition, takenEdge);
+    if (outcome.kind === "jump" && outcome.condition === undefined) takenEdge();
+    else edge(exits.notTaken, block.notTaken, STATUS.NOT_TAKEN);
+  }
+
+  /** A jump whose target is known when it is made: compared with the blocks that it may be. */
+  private emitIndirect(node: number, target: Val, exits: Exits, go: (edge: Edge) => void): void {
+    const { code } = this;
+    const { c } = code;
+    const block = this.region.blocks[node];
+    if (exits.targets.length === 0) {
+      code.leave(STATUS.LOOKUP, block.last, target);
+      return;
     }
+    c.set(code.goal, target);
+    const after = code.settleFlags();
+    code.holdFlags();
+    this.flagsAfter.set(node, after);
+    const leave = (): void => {
+      code.flags = after;
+      code.page = block.page;
+      code.leave(STATUS.LOOKUP, block.last, code.goal);
+    };
+    const addressOf = (number: number): bigint =>
+      this.region.pages[this.region.blocks[number].page] +
+      BigInt(this.reader.offset(this.region.blocks[number].record));
+    const sorted = exits.targets.toSorted((a, b) => (addressOf(a.target) < addressOf(b.target) ? -1 : 1));
+    const search = (from: number, to: number): void => {
+      if (to - from > 3) {
+        const middle = (from + to) >> 1;
+        const { page, record } = this.region.blocks[sorted[middle].target];
+        c.if(code.goal.ltU(code.rip(this.reader.offset(record), page)), () => search(from, middle));
+        search(middle, to);
+        return;
+      }
+      for (const { target: number, edge } of sorted.slice(from, to)) {
+        const { page, record } = this.region.blocks[number];
+        c.if(code.goal.eq(code.rip(this.reader.offset(record), page)), () => {
+          code.flags = after;
+          code.page = block.page;
+          this.goTo(edge, number, leave, go);
+        });
+      }
+      leave();
+    };
+    search(0, sorted.length);
+  }
+
+  /** Goes on in a block of the region. */
+  private goTo(edge: Edge, number: number, leave: () => void, go: (edge: Edge) => void): void {
+    const { record, page } = this.region.blocks[number];
+    this.code.enterBlock(record, this.reader.offset(record), page, leave);
+    this.charge(number);
+    go(edge);
   }
 
   /** Where a block's last record goes on. */
@@ -113,7 +156,7 @@ class RegionEmitter {
     const constants = new RecordConstants(this.reader.view, record);
     const { place } = constants;
     const step = (place >> 12) + (status === STATUS.TAKEN ? constants.number(RECORD.IMM) : 0);
-    return this.code.ripBase.add(BigInt((place & 0xfff) + step));
+    return this.code.rip((place & 0xfff) + step);
   }
 
   /** Takes the instructions of the block that follows off the budget, as the interpreter does where it enters one; it has done so for
@@ -124,7 +167,7 @@ class RegionEmitter {
     const block = this.region.blocks[node];
     c.scope(() => {
       const budget = c.let(cpu.ld32(0, VAR.BUDGET));
-      c.if(budget.leS(0), () => code.leave(STATUS.ENTER, block.record), undefined, "unlikely");
+      c.if(budget.leS(0), () => code.leave(STATUS.ENTER, block.record, undefined, block.page), undefined, "unlikely");
       c.st32(cpu, 0, budget.sub(block.instructions), VAR.BUDGET);
     });
   }
@@ -181,6 +224,6 @@ export function emitRegion(
   missed: MissCounter,
 ): Code {
   const c = new Code(m, REGION_TYPE);
-  new RegionEmitter(new RegionCode(c, parts), region, reader, missed).write();
+  new RegionEmitter(new RegionCode(c, parts, region.pages), region, reader, missed).write();
   return c;
 }

@@ -34,6 +34,18 @@ export interface FlagState {
 
 export const DYNAMIC_FLAGS: FlagState = { source: { kind: "dynamic" }, committed: true };
 
+/** HOST of a dead block (src/cpu/blocks.ts). */
+const DEAD = -1;
+
+/** Offset of the jump cache's entry for a linear address. */
+function jumpCacheSlot(linear: Val): Val {
+  return linear
+    .wrap()
+    .xor(linear.shrU(14).wrap())
+    .and(JUMP_CACHE_ENTRIES - 1)
+    .shl(4);
+}
+
 const SPILL_TYPE: FuncType = { params: ["i32", "i64", "i64", "i32"], results: [] };
 const PARTS_TYPE: FuncType = { params: ["i32", "i64", "i64", "i32"], results: ["i64", "i64", "i32"] };
 
@@ -42,10 +54,18 @@ export class RegionCode {
   readonly parts: RegionParts;
   readonly cpu: Memory;
   readonly gprs: readonly Local[];
-  readonly ripBase: Local;
   readonly tlb: Local;
   /** The flags where code is being written. */
   flags: FlagState = DYNAMIC_FLAGS;
+  /** Number of the page where code is being written. */
+  page = 0;
+  private readonly pages: readonly bigint[];
+  /** RIP of the first page of the region; the others lie at known distances. */
+  private readonly base: Local;
+  /** Pages whose mapping has been looked at since the region was entered. */
+  private readonly mapped: Local;
+  /** Where an indirect jump or a return goes. */
+  readonly goal: Local;
   private readonly invalidations: Local;
   private readonly flagKind: Local;
   private readonly flagA: Local;
@@ -63,12 +83,16 @@ export class RegionCode {
   private interpret: Label | undefined;
   private saved: Label | undefined;
 
-  constructor(c: Code, parts: RegionParts) {
+  /** `pages`: RIP of the region's pages where it was found. */
+  constructor(c: Code, parts: RegionParts, pages: readonly bigint[]) {
     this.c = c;
+    this.pages = pages;
     this.parts = parts;
     this.cpu = parts.cpu;
     this.gprs = Array.from({ length: GPR_COUNT }, () => c.local("i64"));
-    this.ripBase = c.local("i64");
+    this.base = c.local("i64");
+    this.mapped = c.local("i32");
+    this.goal = c.local("i64");
     this.tlb = c.local("i32");
     this.invalidations = c.local("i32");
     this.flagKind = c.local("i32");
@@ -80,8 +104,8 @@ export class RegionCode {
     this.target = c.local("i64");
   }
 
-  /** Writes the whole function; `body` gets the number of the entry and never falls off its end. */
-  write(body: (entry: Local) => void): void {
+  /** Writes the whole function; `body` gets the number of the entry and never falls off its end. `entryPages`: by entry, the number of its page. */
+  write(entryPages: readonly number[], body: (entry: Local) => void): void {
     const { c, cpu } = this;
     c.block((saved) => {
       this.saved = saved;
@@ -90,9 +114,10 @@ export class RegionCode {
         c.block((interpret) => {
           this.interpret = interpret;
           this.loadRegisters();
-          c.set(this.ripBase, cpu.ld64(0, RIP_BASE.offset));
           c.set(this.invalidations, cpu.ld32(0, VAR.COUNT_INVALIDATED));
-          body(c.local("i32", cpu.ld16u(c.params[0].sub(BLOCK.SIZE - BLOCK.ENTRY))));
+          const entry = c.local("i32", cpu.ld16u(c.params[0].sub(BLOCK.SIZE - BLOCK.ENTRY)));
+          this.enterPage(entry, entryPages);
+          body(entry);
         });
         c.set(this.status, STATUS.INTERPRET);
       });
@@ -109,16 +134,63 @@ export class RegionCode {
     }
   }
 
+  private enterPage(entry: Local, entryPages: readonly number[]): void {
+    const { c, cpu } = this;
+    c.set(this.base, cpu.ld64(0, RIP_BASE.offset));
+    if (this.pages.length === 1) return;
+    c.switch(
+      entry,
+      [...new Set(entryPages)]
+        .filter((page) => page !== 0)
+        .map((page) => [
+          entryPages.flatMap((p, n) => (p === page ? [n] : [])),
+          () => {
+            c.set(this.base, this.base.sub(this.pages[page] - this.pages[0]));
+            c.set(this.mapped, 1 << page);
+          },
+        ]),
+      () => c.set(this.mapped, 1),
+    );
+  }
+
+  /** An instruction pointer by its offset from a page, that of the code being written unless told. */
+  rip(offset: number, page = this.page): Val {
+    return this.base.add(this.pages[page] - this.pages[0] + BigInt(offset));
+  }
+
+  /** Makes sure that a block (first record, offset in its page) of another page is where it was when the region was made; `otherwise` leaves. */
+  enterBlock(record: number, offset: number, page: number, otherwise: () => void): void {
+    if (page === this.page) return;
+    const { c, cpu } = this;
+    c.if(
+      this.mapped.and(1 << page).eqz(),
+      () =>
+        c.scope(() => {
+          const linear = c.let(this.rip(offset, page));
+          const slot = c.let(jumpCacheSlot(linear));
+          const same = cpu
+            .ld64(slot, JUMP_CACHE)
+            .eq(linear)
+            .and(cpu.ld32(slot, JUMP_CACHE + 8).eq(record))
+            .and(cpu.ld32(slot, JUMP_CACHE + 12).eq(cpu.ld32(0, VAR.JUMP_TAG)))
+            .and(cpu.ld32(0, record - BLOCK.SIZE + BLOCK.HOST).ne(DEAD));
+          c.if(same.eqz(), otherwise, undefined, "unlikely");
+          c.set(this.mapped, this.mapped.or(1 << page));
+        }),
+      undefined,
+      "unlikely",
+    );
+  }
+
+  /** Sets RIP_BASE for a record in a page. */
+  private setPage(page: number): void {
+    if (this.pages.length > 1) this.c.st64(this.cpu, 0, this.rip(0, page), RIP_BASE.offset);
+  }
+
   /** Enters the region of a jump's target where the jump cache knows one (src/cpu/blocks.ts). */
   private goOn(): void {
     const { c, cpu, target } = this;
-    const slot = c.let(
-      target
-        .wrap()
-        .xor(target.shrU(14).wrap())
-        .and(JUMP_CACHE_ENTRIES - 1)
-        .shl(4),
-    );
+    const slot = c.let(jumpCacheSlot(target));
     const known = cpu
       .ld64(slot, JUMP_CACHE)
       .eq(target)
@@ -176,7 +248,8 @@ export class RegionCode {
 
   /** Leaves with a status for the record at an address, everything done up to here. `target`: the RIP that it goes on at, where another region
    *  may begin. */
-  leave(status: number, record: number, target?: Val): void {
+  leave(status: number, record: number, target?: Val, page = this.page): void {
+    this.setPage(page);
     const { source } = this.flags;
     if (target !== undefined && source.kind !== "dynamic") this.storeFlags(partsOf(source));
     else this.commitFlags(this.flags);
@@ -188,6 +261,7 @@ export class RegionCode {
 
   /** Leaves before the record at an address, for the interpreter to do it; `flags` are those before it. */
   leaveToInterpret(record: number, flags: FlagState): void {
+    this.setPage(this.page);
     this.commitFlags(flags);
     this.c.set(this.at, record);
     this.c.br(this.interpret as Label);
@@ -195,6 +269,7 @@ export class RegionCode {
 
   /** Leaves because the instruction at the record raised an exception; `flags` are those before it. */
   leaveFault(record: number, flags: FlagState): void {
+    this.setPage(this.page);
     this.commitFlags(flags);
     this.c.set(this.at, record);
     this.c.set(this.status, STATUS.FAULT);
@@ -204,6 +279,7 @@ export class RegionCode {
   /** Does an instruction by its handler. `next` is the record behind it; nothing comes behind where it ends the block for sure. */
   callHandler(handler: number, record: number, next: number): void {
     const { c, cpu } = this;
+    this.setPage(this.page);
     this.commitFlags(this.flags);
     this.saveRegisters();
     const [status] = c.callIndirect(this.parts.table, REGION_TYPE, i32(handler), [record]);
@@ -228,6 +304,7 @@ export class RegionCode {
       "unlikely",
     );
     this.loadRegisters();
+    c.set(this.mapped, 1 << this.page);
     this.flags = DYNAMIC_FLAGS;
   }
 

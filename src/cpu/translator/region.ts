@@ -1,31 +1,50 @@
-// Which blocks of a code page become one region: those that a hot block reaches by jumps within the page that have been taken, and the
-// blocks behind its calls.
+// Which blocks become one region: those that a hot block reaches by jumps that have been taken, the blocks behind its calls, and what its
+// calls and jumps reach in other pages.
 
-import { FORM } from "../decode-table.ts";
 import { PSEUDO } from "../decoder.ts";
 import type { HandlerSpec } from "../handlers.ts";
-import { BLOCK, BLOCK_HASH, BLOCK_HASH_ENTRIES, RECORD, TAIL } from "../layout.ts";
+import {
+  BLOCK,
+  BLOCK_HASH,
+  BLOCK_HASH_ENTRIES,
+  JUMP_CACHE,
+  JUMP_CACHE_ENTRIES,
+  PAGE_HEADS,
+  RECORD,
+  TAIL,
+} from "../layout.ts";
 import { ControlFlow } from "./control-flow.ts";
 
-/** Limits of a region. */
-const MAX_BLOCKS = 64;
-const MAX_INSTRUCTIONS = 400;
+/** Limits of a region. Pages are bits of a mask. */
+const MAX_BLOCKS = 100;
+const MAX_INSTRUCTIONS = 500;
+const MAX_PAGES = 16;
+/** Blocks that an indirect jump or a return is compared with. */
+const MAX_TARGETS = 24;
 
 /** VAR.CODE_MODE of 64-bit code, the only code that is translated. */
 const MODE_64 = 2;
+
+const PAGE = -4096n;
 
 export interface RegionBlock {
   /** First and last record. */
   readonly record: number;
   readonly last: number;
   readonly instructions: number;
+  /** Number of its page in the region. */
+  readonly page: number;
   /** Blocks of the region that follow, by their number; -1 where none does. */
   taken: number;
   notTaken: number;
+  /** Blocks where an indirect jump or a return at its end may go on. */
+  targets: readonly number[];
 }
 
 export interface Region {
   readonly blocks: readonly RegionBlock[];
+  /** Linear addresses of the pages, from that of the first on. */
+  readonly pages: readonly bigint[];
   /** Numbers of the blocks where the region may be entered. */
   readonly entries: readonly number[];
   readonly instructions: number;
@@ -41,7 +60,7 @@ export class BlockReader {
     this.handlers = handlers;
   }
 
-  private u32(at: number): number {
+  u32(at: number): number {
     return this.view.getUint32(at, true);
   }
 
@@ -68,6 +87,11 @@ export class BlockReader {
     );
   }
 
+  /** Low 12 bits of an instruction's address. */
+  offset(record: number): number {
+    return this.view.getUint16(record + RECORD.PLACE, true) & 0xfff;
+  }
+
   /** The block of 64-bit code at a host address, or 0. */
   find(host: number): number {
     const hash = (host ^ (host >>> 14) ^ (MODE_64 << 7)) & (BLOCK_HASH_ENTRIES - 1);
@@ -77,48 +101,202 @@ export class BlockReader {
     return 0;
   }
 
-  /** The region around a hot block. */
-  discover(seed: number): Region {
-    const numbers = new Map<number, number>();
-    const blocks: RegionBlock[] = [];
-    const returns: number[] = [];
-    let instructions = 0;
-    const add = (record: number): number => {
-      const known = numbers.get(record);
-      if (known !== undefined) return known;
-      if (record === 0 || blocks.length >= MAX_BLOCKS || !this.isUsable(record)) return -1;
-      const header = record - BLOCK.SIZE;
-      const count = this.u32(header + BLOCK.COUNT);
-      if (blocks.length > 0 && instructions + count > MAX_INSTRUCTIONS) return -1;
-      instructions += count;
-      const number = blocks.length;
-      numbers.set(record, number);
-      blocks.push({
-        record,
-        last: this.u32(header + BLOCK.LAST),
-        instructions: count,
-        taken: -1,
-        notTaken: -1,
-      });
-      return number;
-    };
-    add(seed);
-    for (let n = 0; n < blocks.length; n++) {
-      const block = blocks[n];
-      block.notTaken = add(this.u32(block.last + TAIL.NOT_TAKEN));
-      block.taken = add(this.u32(block.last + TAIL.TAKEN));
-      const spec = this.handlers[this.handler(block.last, block.record)];
-      if (spec?.row.instruction.name !== "CALL" || spec.form > FORM.REGISTER_ANY) continue;
-      const header = block.record - BLOCK.SIZE;
-      const end = this.u32(header + BLOCK.HOST) + this.u32(header + BLOCK.LENGTH);
-      if ((end & 0xfff) === 0) continue;
-      const number = add(this.find(end));
-      if (number >= 0) returns.push(number);
-    }
-    const edges = blocks.flatMap(({ taken, notTaken }, from) =>
-      [taken, notTaken].filter((to) => to >= 0).map((to) => ({ from, to })),
-    );
-    const entries = new Set([0, ...returns, ...ControlFlow.backEdgeTargets(blocks.length, 0, edges)]);
-    return { blocks, entries: [...entries], instructions };
+  /** The block that the jump cache has for a linear address in whatever address space it last was, or 0. */
+  cached(linear: bigint): number {
+    const low = Number(BigInt.asUintN(32, linear));
+    const middle = Number(BigInt.asUintN(32, linear >> 14n));
+    const slot = JUMP_CACHE + ((low ^ middle) & (JUMP_CACHE_ENTRIES - 1)) * 16;
+    return this.view.getBigUint64(slot, true) === BigInt.asUintN(64, linear) ? this.u32(slot + 8) : 0;
   }
+
+  /** All blocks of 64-bit code that start in the page of a block. */
+  ofPage(record: number): number[] {
+    const page = this.u32(record - BLOCK.SIZE + BLOCK.HOST) >>> 12;
+    const found: number[] = [];
+    let tagged = this.u32(PAGE_HEADS + page * 4);
+    while (tagged !== 0) {
+      const block = (tagged & ~1) >>> 0;
+      if ((tagged & 1) === 0) found.push(block + BLOCK.SIZE);
+      tagged = this.u32(block + ((tagged & 1) === 0 ? BLOCK.PAGE_NEXT : BLOCK.PAGE2_NEXT));
+    }
+    return found;
+  }
+
+  heat(record: number): number {
+    return this.u32(record - BLOCK.SIZE + BLOCK.HEAT);
+  }
+}
+
+/** How a block ends, as far as it matters here. */
+interface End {
+  readonly isCall: boolean;
+  readonly isReturn: boolean;
+  readonly isIndirectJump: boolean;
+  /** Whether it may go on behind its last instruction. */
+  readonly falls: boolean;
+  /** Offset from the block's linear page to behind its last instruction, and to the target of its relative jump. */
+  readonly next: bigint;
+  readonly target: bigint | undefined;
+}
+
+/** Collects the blocks of one region. */
+class Discovery {
+  private readonly reader: BlockReader;
+  private readonly threshold: number;
+  private readonly numbers = new Map<number, number>();
+  private readonly blocks: RegionBlock[] = [];
+  private readonly pages: bigint[] = [];
+  private readonly returns = new Set<number>();
+  /** By block number: the block behind its call, where it ends with one. */
+  private readonly behindCall = new Map<number, number>();
+  private instructions = 0;
+
+  /** `threshold`: the heat of hot blocks; those that are much colder stay out. */
+  constructor(reader: BlockReader, threshold: number) {
+    this.reader = reader;
+    this.threshold = threshold;
+  }
+
+  private add(record: number, linearPage: bigint): number {
+    const { reader } = this;
+    const known = this.numbers.get(record);
+    // The same code at two places is two regions' business.
+    if (known !== undefined) return this.pages[this.blocks[known].page] === linearPage ? known : -1;
+    if (record === 0 || this.blocks.length >= MAX_BLOCKS || !reader.isUsable(record)) return -1;
+    const header = record - BLOCK.SIZE;
+    const count = reader.u32(header + BLOCK.COUNT);
+    if (this.blocks.length > 0) {
+      if (this.instructions + count > MAX_INSTRUCTIONS) return -1;
+      if (reader.heat(record) * 32 < this.threshold) return -1;
+    }
+    let page = this.pages.indexOf(linearPage);
+    if (page < 0) {
+      if (this.pages.length >= MAX_PAGES) return -1;
+      page = this.pages.length;
+      this.pages.push(linearPage);
+    }
+    this.instructions += count;
+    const number = this.blocks.length;
+    this.numbers.set(record, number);
+    this.blocks.push({
+      record,
+      last: reader.u32(header + BLOCK.LAST),
+      instructions: count,
+      page,
+      taken: -1,
+      notTaken: -1,
+      targets: [],
+    });
+    return number;
+  }
+
+  private endOf(block: RegionBlock): End {
+    const { reader } = this;
+    const spec = reader.handlers[reader.handler(block.last, block.record)];
+    const place = reader.view.getUint16(block.last + RECORD.PLACE, true);
+    const next = BigInt((place & 0xfff) + (place >> 12));
+    const name = spec?.row.instruction.name;
+    const relative = spec?.row.operands[0]?.kind === "J";
+    return {
+      isCall: name === "CALL",
+      isReturn: name === "RET",
+      isIndirectJump: name === "JMP" && spec?.row.operands[0]?.kind === "E",
+      falls: spec === undefined || (relative && name !== "JMP" && name !== "CALL"),
+      next,
+      target: relative ? next + BigInt(reader.view.getInt32(block.last + RECORD.IMM, true)) : undefined,
+    };
+  }
+
+  /** A block at a distance from a page: a link's, or one of another page. */
+  private follow(link: number, page: bigint, distance: bigint | undefined): number {
+    if (link !== 0) return this.add(link, page);
+    if (distance === undefined || (distance & PAGE) === 0n) return -1;
+    const linear = page + distance;
+    const record = this.reader.cached(linear);
+    return record === 0 ? -1 : this.add(record, linear & PAGE);
+  }
+
+  discover(seed: number, linearPage: bigint): Region {
+    const { reader, blocks, pages } = this;
+    this.add(seed, linearPage);
+    const calls: number[] = [];
+    const walk = (from: number): void => {
+      for (let n = from; n < blocks.length; n++) {
+        const block = blocks[n];
+        const page = pages[block.page];
+        const end = this.endOf(block);
+        if (!end.isCall) {
+          block.notTaken = this.follow(reader.u32(block.last + TAIL.NOT_TAKEN), page, end.falls ? end.next : undefined);
+          block.taken = this.follow(reader.u32(block.last + TAIL.TAKEN), page, end.target);
+        } else {
+          calls.push(n);
+          const record =
+            (end.next & PAGE) === 0n
+              ? reader.find(
+                  reader.u32(block.record - BLOCK.SIZE + BLOCK.HOST) - reader.offset(block.record) + Number(end.next),
+                )
+              : reader.cached(page + end.next);
+          const behind = record === 0 ? -1 : this.add(record, (page + end.next) & PAGE);
+          if (behind >= 0) {
+            this.returns.add(behind);
+            this.behindCall.set(n, behind);
+          }
+        }
+        if (end.isIndirectJump) this.indirect(block);
+      }
+    };
+    walk(0);
+    // What the calls lead to comes last, so that it is what stays out where the region is full.
+    for (let next = calls.shift(); next !== undefined; next = calls.shift()) {
+      const block = blocks[next];
+      const before = blocks.length;
+      const { target } = this.endOf(block);
+      block.taken =
+        target === undefined ? -1 : this.follow(reader.u32(block.last + TAIL.TAKEN), pages[block.page], target);
+      walk(before);
+    }
+    this.connectReturns();
+    const edges = blocks.flatMap(({ taken, notTaken, targets }, from) =>
+      [taken, notTaken, ...targets].filter((to) => to >= 0).map((to) => ({ from, to })),
+    );
+    const entries = new Set([0, ...this.returns, ...ControlFlow.backEdgeTargets(blocks.length, 0, edges)]);
+    return { blocks, pages, entries: [...entries], instructions: this.instructions };
+  }
+
+  /** The hot blocks of its page are what an indirect jump may go to. */
+  private indirect(block: RegionBlock): void {
+    const { reader } = this;
+    const page = this.pages[block.page];
+    const hot = reader.ofPage(block.record).filter((record) => reader.heat(record) * 4 >= this.threshold);
+    if (hot.length > MAX_TARGETS) return;
+    block.targets = hot.map((record) => this.add(record, page)).filter((number) => number >= 0);
+  }
+
+  /** A return goes on behind the calls of the region from which it can be reached without returning before. */
+  private connectReturns(): void {
+    const { blocks } = this;
+    const targets = new Map<number, Set<number>>();
+    for (const [caller, behind] of this.behindCall) {
+      const seen = new Set<number>();
+      const pending = [blocks[caller].taken];
+      for (let n = pending.pop(); n !== undefined; n = pending.pop()) {
+        if (n < 0 || seen.has(n)) continue;
+        seen.add(n);
+        const block = blocks[n];
+        const end = this.endOf(block);
+        if (end.isReturn) {
+          const list = targets.get(n);
+          if (list === undefined) targets.set(n, new Set([behind]));
+          else if (list.size < MAX_TARGETS) list.add(behind);
+        } else if (end.isCall) pending.push(this.behindCall.get(n) ?? -1);
+        else pending.push(block.taken, block.notTaken, ...block.targets);
+      }
+    }
+    for (const [n, list] of targets) blocks[n].targets = [...list];
+  }
+}
+
+/** The region around a hot block that was seen at a linear page. */
+export function discoverRegion(reader: BlockReader, seed: number, linearPage: bigint, threshold: number): Region {
+  return new Discovery(reader, threshold).discover(seed, linearPage);
 }

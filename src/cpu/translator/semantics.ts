@@ -98,7 +98,7 @@ export class TranslatorSemantics extends RowSemantics {
   // Registers
 
   override get(field: Field): Val {
-    return field === RIP_BASE ? this.region.ripBase : super.get(field);
+    return field === RIP_BASE ? this.region.rip(0) : super.get(field);
   }
 
   private static numberOf(address: Val): { number: number; high: boolean } {
@@ -138,7 +138,7 @@ export class TranslatorSemantics extends RowSemantics {
   private addressRegister(offset: number): Val | undefined {
     const byte = this.constants.byte(offset);
     if (byte === ZERO_OFFSET) return undefined;
-    return byte === RIP_BASE.offset ? this.region.ripBase : this.region.register(byte >> 3);
+    return byte === RIP_BASE.offset ? this.region.rip(0) : this.region.register(byte >> 3);
   }
 
   private cut(offset: Val): Val {
@@ -153,7 +153,7 @@ export class TranslatorSemantics extends RowSemantics {
     const index = this.addressRegister(RECORD.C);
     let displacement: Val = constants.s64(RECORD.DISP);
     // Where a displacement from RIP did not fit, the scale says that it is one from the next instruction.
-    if (base === this.region.ripBase && scale !== 0) {
+    if (constants.byte(RECORD.B) === RIP_BASE.offset && scale !== 0) {
       const { place } = constants;
       displacement = displacement.add(BigInt((place & 0xfff) + (place >> 12)));
     }
@@ -356,12 +356,12 @@ export class TranslatorSemantics extends RowSemantics {
   }
 
   rip(): Val {
-    return this.region.ripBase.add(BigInt(this.constants.place & 0xfff));
+    return this.region.rip(this.constants.place & 0xfff);
   }
 
   nextRip(): Val {
     const { place } = this.constants;
-    return this.region.ripBase.add(BigInt((place & 0xfff) + (place >> 12)));
+    return this.region.rip((place & 0xfff) + (place >> 12));
   }
 
   jumpRelative(condition?: Val): void {

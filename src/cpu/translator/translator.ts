@@ -9,7 +9,7 @@ import { PSEUDO } from "../decoder.ts";
 import { IMPORT } from "../engine-imports.ts";
 import { BLOCK, HOT_LIST, RECORD, VAR } from "../layout.ts";
 import { emitRegion } from "./emit.ts";
-import { BlockReader, type Region } from "./region.ts";
+import { BlockReader, discoverRegion, type Region } from "./region.ts";
 import type { RegionParts } from "./region-code.ts";
 import { Untranslatable } from "./semantics.ts";
 import { decodeHandlers, HANDLER_SECTION, SUPPORT } from "./support.ts";
@@ -69,6 +69,7 @@ export class Translator {
   private readonly reader: BlockReader;
   private readonly table: WebAssembly.Table;
   private readonly codeBytes: number;
+  private readonly threshold: number;
   private readonly firstSlot: number;
   private nextSlot: number;
   private bytes = 0;
@@ -90,7 +91,8 @@ export class Translator {
     this.firstSlot = this.table.length;
     this.nextSlot = this.firstSlot;
     this.flushes = this.view.getUint32(VAR.COUNT_ARENA_FLUSHES, true);
-    this.view.setUint32(VAR.HOT_THRESHOLD, options.threshold ?? THRESHOLD, true);
+    this.threshold = options.threshold ?? THRESHOLD;
+    this.view.setUint32(VAR.HOT_THRESHOLD, this.threshold, true);
   }
 
   /** To be called where the engine is not running: translates what has become hot. */
@@ -105,7 +107,10 @@ export class Translator {
     if (count === 0) return;
     const started = performance.now();
     view.setUint32(VAR.HOT_COUNT, 0, true);
-    const hot = Array.from({ length: count }, (_, n) => view.getUint32(HOT_LIST + n * 4, true));
+    const hot = Array.from({ length: count }, (_, n) => ({
+      record: view.getUint32(HOT_LIST + n * 16, true),
+      linearPage: view.getBigInt64(HOT_LIST + n * 16 + 8, true),
+    }));
     for (let at = 0; at < hot.length; at += BATCH) {
       if (this.bytes > this.codeBytes || this.nextSlot + BATCH > TABLE_MAX) {
         this.host.flushBlocks();
@@ -125,7 +130,7 @@ export class Translator {
     this.bytes = 0;
   }
 
-  private translate(hot: readonly number[]): void {
+  private translate(hot: readonly { readonly record: number; readonly linearPage: bigint }[]): void {
     const { host } = this;
     const m = new ModuleBuilder();
     const cpu = m.importMemory(IMPORT, "cpu", { min: 1 });
@@ -137,9 +142,9 @@ export class Translator {
     };
     const made: { region: Region; slot: number }[] = [];
     const codes = [];
-    for (const record of hot) {
+    for (const { record, linearPage } of hot) {
       if (!this.reader.isUsable(record) || this.reader.isPatched(record)) continue;
-      const region = this.reader.discover(record);
+      const region = discoverRegion(this.reader, record, linearPage, this.threshold);
       codes.push(emitRegion(m, parts, region, this.reader, missed));
       made.push({ region, slot: this.nextSlot++ });
       this.patch(region, this.nextSlot - 1);
