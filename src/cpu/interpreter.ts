@@ -11,7 +11,7 @@ import { PSEUDO } from "./decoder.ts";
 import { HelperEnv } from "./env.ts";
 import type { HandlerSpec } from "./handlers.ts";
 import { type InterpreterParts, InterpreterSemantics } from "./interpreter-semantics.ts";
-import { BLOCK, HANDLER_COUNTS, RECORD, TAIL, VAR } from "./layout.ts";
+import { BLOCK, GOALS, GOALS_ENTRIES, HANDLER_COUNTS, RECORD, TAIL, VAR } from "./layout.ts";
 import { STATUS } from "./status.ts";
 
 export interface InterpreterOptions {
@@ -194,6 +194,11 @@ export function emitInterpreter(options: InterpreterOptions): FuncRef {
             [
               [STATUS.LOOKUP],
               () => {
+                const goal = c.let(x.get(RIP).wrap());
+                const hash = record.shrU(4).xor(goal).xor(goal.shrU(7));
+                const slot = c.let(hash.and(GOALS_ENTRIES - 1).shl(3));
+                c.st32(cpu, slot, record, GOALS);
+                c.st32(cpu, slot, goal, GOALS + 4);
                 c.set(record, c.call(blocks.lookup));
                 c.br(enter);
               },

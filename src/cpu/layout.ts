@@ -116,7 +116,10 @@ export const ARENA = PAGE_HEADS + PAGE_HEADS_SIZE;
 export const ARENA_SIZE = 0x3000000;
 /** Executions by handler number, in engine modules that count them. */
 export const HANDLER_COUNTS = ARENA + ARENA_SIZE;
-export const CPU_MEMORY_SIZE = HANDLER_COUNTS + 0x10000;
+/** Where blocks went on that end in no relative jump: last record, low 32 bits of RIP (i32 each), by a hash of both. */
+export const GOALS = HANDLER_COUNTS + 0x10000;
+export const GOALS_ENTRIES = 8192;
+export const CPU_MEMORY_SIZE = GOALS + GOALS_ENTRIES * 8;
 
 /** Block header. */
 export const BLOCK = {

@@ -7,9 +7,10 @@ import {
   BLOCK,
   BLOCK_HASH,
   BLOCK_HASH_ENTRIES,
+  GOALS,
+  GOALS_ENTRIES,
   JUMP_CACHE,
   JUMP_CACHE_ENTRIES,
-  PAGE_HEADS,
   RECORD,
   TAIL,
 } from "../layout.ts";
@@ -54,6 +55,7 @@ export interface Region {
 export class BlockReader {
   readonly view: DataView;
   readonly handlers: readonly (HandlerSpec | undefined)[];
+  private goalsByRecord: Map<number, number[]> | undefined;
 
   constructor(view: DataView, handlers: readonly (HandlerSpec | undefined)[]) {
     this.view = view;
@@ -109,17 +111,31 @@ export class BlockReader {
     return this.view.getBigUint64(slot, true) === BigInt.asUintN(64, linear) ? this.u32(slot + 8) : 0;
   }
 
-  /** All blocks of 64-bit code that start in the page of a block. */
-  ofPage(record: number): number[] {
-    const page = this.u32(record - BLOCK.SIZE + BLOCK.HOST) >>> 12;
-    const found: number[] = [];
-    let tagged = this.u32(PAGE_HEADS + page * 4);
-    while (tagged !== 0) {
-      const block = (tagged & ~1) >>> 0;
-      if ((tagged & 1) === 0) found.push(block + BLOCK.SIZE);
-      tagged = this.u32(block + ((tagged & 1) === 0 ? BLOCK.PAGE_NEXT : BLOCK.PAGE2_NEXT));
+  /** The linear address that the jump cache has by its low 32 bits. */
+  cachedLinear(low: number): bigint | undefined {
+    const slot = JUMP_CACHE + ((low ^ (low >>> 14)) & (JUMP_CACHE_ENTRIES - 1)) * 16;
+    const linear = this.view.getBigInt64(slot, true);
+    return Number(BigInt.asUintN(32, linear)) === low ? linear : undefined;
+  }
+
+  /** Low halves of the addresses where a block went on that ends in no relative jump, by its last record. */
+  goals(last: number): readonly number[] {
+    if (this.goalsByRecord === undefined) {
+      this.goalsByRecord = new Map();
+      for (let at = GOALS; at < GOALS + GOALS_ENTRIES * 8; at += 8) {
+        const record = this.u32(at);
+        if (record === 0) continue;
+        const list = this.goalsByRecord.get(record);
+        if (list === undefined) this.goalsByRecord.set(record, [this.u32(at + 4)]);
+        else list.push(this.u32(at + 4));
+      }
     }
-    return found;
+    return this.goalsByRecord.get(last) ?? [];
+  }
+
+  /** To be called when the engine has run. */
+  forgetGoals(): void {
+    this.goalsByRecord = undefined;
   }
 
   heat(record: number): number {
@@ -131,7 +147,7 @@ export class BlockReader {
 interface End {
   readonly isCall: boolean;
   readonly isReturn: boolean;
-  readonly isIndirectJump: boolean;
+  readonly isIndirect: boolean;
   /** Whether it may go on behind its last instruction. */
   readonly falls: boolean;
   /** Offset from the block's linear page to behind its last instruction, and to the target of its relative jump. */
@@ -167,7 +183,7 @@ class Discovery {
     const count = reader.u32(header + BLOCK.COUNT);
     if (this.blocks.length > 0) {
       if (this.instructions + count > MAX_INSTRUCTIONS) return -1;
-      if (reader.heat(record) * 32 < this.threshold) return -1;
+      if (!this.isWarm(record)) return -1;
     }
     let page = this.pages.indexOf(linearPage);
     if (page < 0) {
@@ -190,6 +206,10 @@ class Discovery {
     return number;
   }
 
+  private isWarm(record: number): boolean {
+    return this.reader.heat(record) * 32 >= this.threshold;
+  }
+
   private endOf(block: RegionBlock): End {
     const { reader } = this;
     const spec = reader.handlers[reader.handler(block.last, block.record)];
@@ -200,7 +220,7 @@ class Discovery {
     return {
       isCall: name === "CALL",
       isReturn: name === "RET",
-      isIndirectJump: name === "JMP" && spec?.row.operands[0]?.kind === "E",
+      isIndirect: (name === "JMP" || name === "CALL") && spec?.row.operands[0]?.kind === "E",
       falls: spec === undefined || (relative && name !== "JMP" && name !== "CALL"),
       next,
       target: relative ? next + BigInt(reader.view.getInt32(block.last + RECORD.IMM, true)) : undefined,
@@ -242,7 +262,7 @@ class Discovery {
             this.behindCall.set(n, behind);
           }
         }
-        if (end.isIndirectJump) this.indirect(block);
+        if (end.isIndirect && !end.isCall) this.indirect(block);
       }
     };
     walk(0);
@@ -250,7 +270,8 @@ class Discovery {
     for (let next = calls.shift(); next !== undefined; next = calls.shift()) {
       const block = blocks[next];
       const before = blocks.length;
-      const { target } = this.endOf(block);
+      const { target, isIndirect } = this.endOf(block);
+      if (isIndirect) this.indirect(block);
       block.taken =
         target === undefined ? -1 : this.follow(reader.u32(block.last + TAIL.TAKEN), pages[block.page], target);
       walk(before);
@@ -263,13 +284,16 @@ class Discovery {
     return { blocks, pages, entries: [...entries], instructions: this.instructions };
   }
 
-  /** The hot blocks of its page are what an indirect jump may go to. */
+  /** An indirect jump or call goes where it went before. */
   private indirect(block: RegionBlock): void {
     const { reader } = this;
-    const page = this.pages[block.page];
-    const hot = reader.ofPage(block.record).filter((record) => reader.heat(record) * 4 >= this.threshold);
-    if (hot.length > MAX_TARGETS) return;
-    block.targets = hot.map((record) => this.add(record, page)).filter((number) => number >= 0);
+    const targets = new Set<number>();
+    for (const low of reader.goals(block.last)) {
+      const linear = reader.cachedLinear(low);
+      const number = linear === undefined ? -1 : this.add(reader.cached(linear), linear & PAGE);
+      if (number >= 0 && targets.size < MAX_TARGETS) targets.add(number);
+    }
+    block.targets = [...targets];
   }
 
   /** A return goes on behind the calls of the region from which it can be reached without returning before. */
@@ -278,7 +302,7 @@ class Discovery {
     const targets = new Map<number, Set<number>>();
     for (const [caller, behind] of this.behindCall) {
       const seen = new Set<number>();
-      const pending = [blocks[caller].taken];
+      const pending = [blocks[caller].taken, ...blocks[caller].targets];
       for (let n = pending.pop(); n !== undefined; n = pending.pop()) {
         if (n < 0 || seen.has(n)) continue;
         seen.add(n);

@@ -107,6 +107,7 @@ export class Translator {
     if (count === 0) return;
     const started = performance.now();
     view.setUint32(VAR.HOT_COUNT, 0, true);
+    this.reader.forgetGoals();
     const hot = Array.from({ length: count }, (_, n) => ({
       record: view.getUint32(HOT_LIST + n * 16, true),
       linearPage: view.getBigInt64(HOT_LIST + n * 16 + 8, true),
