@@ -412,6 +412,11 @@ export abstract class EnvBase implements Env {
     const cf = c.let(carry);
     this.setFlags(signExtended(bits, r), overflow.xor(cf).zx().shl(63), cf);
   }
+
+  flagsProduct(bits: Bits, r: Val, _from: readonly Val[], excess: () => Val): void {
+    const fixed = this.c.let(excess());
+    this.flagsResult(bits, r, fixed, fixed);
+  }
 }
 
 /** Emits the body of a helper: a fault returns status 1 and zeros. */

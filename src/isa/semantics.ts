@@ -83,6 +83,8 @@ export interface Env {
   flagsDec(bits: Bits, a: Val, r: Val): void;
   /** ZF, SF, PF from r; CF and OF as given (i32 0 or 1); AF cleared. */
   flagsResult(bits: Bits, r: Val, carry: Val, overflow: Val): void;
+  /** The same where CF and OF are what `excess` computes from the fixed values `from` (i32 0 or 1), if anybody ever asks. */
+  flagsProduct(bits: Bits, r: Val, from: readonly Val[], excess: () => Val): void;
 }
 
 export interface Sem extends Env {

@@ -29,6 +29,14 @@ export type FlagSource =
       readonly up: boolean;
       readonly carry: Val;
     }
+  /** A product, whose CF and OF are what `excess` computes from the fixed values. */
+  | {
+      readonly kind: "product";
+      readonly bits: Bits;
+      readonly r: Val;
+      readonly from: readonly Val[];
+      readonly excess: () => Val;
+    }
   | { readonly kind: "parts"; readonly fres: Val; readonly fx: Val; readonly fcf: Val }
   /** Only the flag locals know. */
   | { readonly kind: "dynamic" };
@@ -60,6 +68,8 @@ export function carryOf(source: FlagSource): Val | undefined {
       return i32(0);
     case "step":
       return source.carry;
+    case "product":
+      return source.excess();
     case "parts":
       return source.fcf.and(1);
     case "dynamic":
@@ -75,6 +85,7 @@ export function fresOf(source: FlagSource): Val | undefined {
       return signExtended(source.bits, resultOf(source));
     case "logic":
     case "step":
+    case "product":
       return signExtended(source.bits, source.r);
     case "parts":
       return source.fres;
@@ -103,6 +114,9 @@ export function partsOf(source: Exclude<FlagSource, { kind: "dynamic" }>): FlagP
       const adjust = a.xor(r).xor(1).and(16);
       return { fres, fx: adjust.zx().or(overflow), fcf };
     }
+    case "product":
+      // OF is CF.
+      return { fres, fx: i64(0), fcf };
     case "parts":
       return source;
   }
@@ -131,7 +145,7 @@ export function directCondition(source: FlagSource, base: number): Val | undefin
         return undefined;
     }
   }
-  const r = source.kind === "step" ? source.r : resultOf(source);
+  const r = source.kind === "step" || source.kind === "product" ? source.r : resultOf(source);
   if (base === 4) return (bits < 32 ? r.extend(bits as 8 | 16) : r).ltS(0);
   if (source.kind !== "sub") return base === 2 ? zeroExtended(bits, r).eqz() : undefined;
   const a = zeroExtended(bits, source.a);

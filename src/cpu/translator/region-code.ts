@@ -328,6 +328,7 @@ export class RegionCode {
         c.set(this.flagKind, FLAG_KIND.LOGIC);
         return;
       case "step":
+      case "product":
       case "parts": {
         const parts = partsOf(source);
         c.set(this.flagA, parts.fres);
@@ -392,7 +393,9 @@ export class RegionCode {
             ? [source.r]
             : source.kind === "step"
               ? [source.a, source.r, source.carry]
-              : [source.a, source.b, ...(source.r === undefined ? [] : [source.r])];
+              : source.kind === "product"
+                ? [source.r, ...source.from]
+                : [source.a, source.b, ...(source.r === undefined ? [] : [source.r])];
     const needed = new Set<number>();
     for (const value of values) {
       if (!(value instanceof Local)) continue;

@@ -338,6 +338,10 @@ export class TranslatorSemantics extends RowSemantics {
     this.flagsOfStep(bits, a, r, false);
   }
 
+  override flagsProduct(bits: Bits, r: Val, from: readonly Val[], excess: () => Val): void {
+    this.setSource({ kind: "product", bits, r: this.c.let(r), from: from.map((value) => this.c.let(value)), excess });
+  }
+
   private flagsOfStep(bits: Bits, a: Val, r: Val, up: boolean): void {
     const { c } = this;
     const carry = c.let(this.carry());

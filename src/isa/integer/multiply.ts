@@ -59,11 +59,10 @@ function multiplyTo(x: Sem, first: Val, second: Val): void {
   const b = c.let(signed(bits, second));
   const product = c.let(a.mul(b));
   const low = c.let(bits === 32 ? product.wrap() : product);
-  const excess =
-    bits === 64 ? x.call(multiplyHighSigned, a, b).ne(product.shrS(63)) : product.ne(signed(bits, product.wrap()));
-  const fixed = c.let(excess);
   x.write(0, low);
-  x.flagsResult(bits, low, fixed, fixed);
+  x.flagsProduct(bits, low, [a, b, product], () =>
+    bits === 64 ? x.call(multiplyHighSigned, a, b).ne(product.shrS(63)) : product.ne(signed(bits, product.wrap())),
+  );
 }
 
 /** The dividend of 8 to 32-bit divisions: AX, DX:AX as i32, EDX:EAX as i64. */
