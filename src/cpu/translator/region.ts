@@ -20,6 +20,8 @@ import { ControlFlow } from "./control-flow.ts";
 const MAX_BLOCKS = 100;
 const MAX_INSTRUCTIONS = 500;
 const MAX_PAGES = 16;
+/** Instructions of a region that other regions have too: small functions and inner loops that are worth having twice. */
+const MAX_REPEATED = 80;
 /** Blocks that an indirect jump or a return is compared with. */
 const MAX_TARGETS = 24;
 
@@ -55,6 +57,8 @@ export interface Region {
 export class BlockReader {
   readonly view: DataView;
   readonly handlers: readonly (HandlerSpec | undefined)[];
+  /** First records of the blocks that are in a region. */
+  readonly covered = new Set<number>();
   private goalsByRecord: Map<number, number[]> | undefined;
 
   constructor(view: DataView, handlers: readonly (HandlerSpec | undefined)[]) {
@@ -166,6 +170,7 @@ class Discovery {
   /** By block number: the block behind its call, where it ends with one. */
   private readonly behindCall = new Map<number, number>();
   private instructions = 0;
+  private repeated = 0;
 
   /** `threshold`: the heat of hot blocks; those that are much colder stay out. */
   constructor(reader: BlockReader, threshold: number) {
@@ -184,6 +189,10 @@ class Discovery {
     if (this.blocks.length > 0) {
       if (this.instructions + count > MAX_INSTRUCTIONS) return -1;
       if (!this.isWarm(record)) return -1;
+      if (reader.covered.has(record)) {
+        if (this.repeated + count > MAX_REPEATED) return -1;
+        this.repeated += count;
+      }
     }
     let page = this.pages.indexOf(linearPage);
     if (page < 0) {
@@ -281,6 +290,7 @@ class Discovery {
       [taken, notTaken, ...targets].filter((to) => to >= 0).map((to) => ({ from, to })),
     );
     const entries = new Set([0, ...this.returns, ...ControlFlow.backEdgeTargets(blocks.length, 0, edges)]);
+    for (const { record } of blocks) reader.covered.add(record);
     return { blocks, pages, entries: [...entries], instructions: this.instructions };
   }
 

@@ -129,6 +129,7 @@ export class Translator {
     for (let slot = this.firstSlot; slot < this.nextSlot; slot++) this.table.set(slot, null);
     this.nextSlot = this.firstSlot;
     this.bytes = 0;
+    this.reader.covered.clear();
   }
 
   private translate(hot: readonly { readonly record: number; readonly linearPage: bigint }[]): void {
