@@ -119,7 +119,14 @@ export const HANDLER_COUNTS = ARENA + ARENA_SIZE;
 /** Where blocks went on that end in no relative jump: last record, low 32 bits of RIP (i32 each), by a hash of both. */
 export const GOALS = HANDLER_COUNTS + 0x10000;
 export const GOALS_ENTRIES = 8192;
-export const CPU_MEMORY_SIZE = GOALS + GOALS_ENTRIES * 8;
+/** What regions know of a vCPU's own blocks, by table slot, at the same address in all vCPUs: an i32 each, first whether the region was entered,
+ *  then the first record of each of its blocks. */
+export const DESCRIPTORS = GOALS + GOALS_ENTRIES * 8;
+export const DESCRIPTOR_SIZE = 512;
+/** Regions that a vCPU may have at a time. */
+export const REGIONS_MAX = 32768;
+export const DESCRIPTOR = { USED: 0, BLOCKS: 4 } as const;
+export const CPU_MEMORY_SIZE = DESCRIPTORS + REGIONS_MAX * DESCRIPTOR_SIZE;
 
 /** Block header. */
 export const BLOCK = {

@@ -48,14 +48,14 @@ function translate(bytes: readonly number[]): { length: number; flags: string; s
     tlbMasks: [0n, 1n, 3n, 7n, 15n],
   };
   const c = new Code(m, REGION_TYPE);
-  const region = new RegionCode(c, parts, [BigInt(AT.CODE)]);
+  const region = new RegionCode(c, parts, [BigInt(AT.CODE)], 0);
   let length = 0;
   let flags = "";
   region.write([0], () => {
     const before = c.length;
     region.flags = DYNAMIC_FLAGS;
     const spec = handlers[view.getUint16(at + RECORD.HANDLER, true)] as HandlerSpec;
-    new TranslatorSemantics(region, new RecordConstants(view, at), spec, false).emit();
+    new TranslatorSemantics(region, new RecordConstants(view, at, { block: 0, distance: 0 }), spec, false).emit();
     length = c.length - before;
     flags = region.flags.source.kind;
   });

@@ -4,11 +4,19 @@ import { Code } from "../../wasm/code.ts";
 import type { ModuleBuilder } from "../../wasm/module.ts";
 import type { Val } from "../../wasm/value.ts";
 import { PSEUDO } from "../decoder.ts";
-import { RECORD, VAR } from "../layout.ts";
+import type { HandlerSpec } from "../handlers.ts";
+import { DESCRIPTOR_SIZE, DESCRIPTORS, RECORD, VAR } from "../layout.ts";
 import { STATUS } from "../status.ts";
 import { ControlFlow, type Edge } from "./control-flow.ts";
-import type { BlockReader, Region } from "./region.ts";
-import { DYNAMIC_FLAGS, type FlagState, REGION_TYPE, RegionCode, type RegionParts } from "./region-code.ts";
+import type { Region } from "./region.ts";
+import {
+  DYNAMIC_FLAGS,
+  type FlagState,
+  REGION_TYPE,
+  type RecordPlace,
+  RegionCode,
+  type RegionParts,
+} from "./region-code.ts";
 import { ConditionalFlags, type Outcome, RecordConstants, TranslatorSemantics, Untranslatable } from "./semantics.ts";
 
 /** Counts what was done by handlers, by name, for whoever wants to know. */
@@ -24,15 +32,17 @@ interface Exits {
 class RegionEmitter {
   private readonly code: RegionCode;
   private readonly region: Region;
-  private readonly reader: BlockReader;
+  private readonly handlers: readonly (HandlerSpec | undefined)[];
+  private readonly records: DataView;
   private readonly missed: MissCounter;
   /** Flags at the end of the blocks written so far. */
   private readonly flagsAfter = new Map<number, FlagState>();
 
-  constructor(code: RegionCode, region: Region, reader: BlockReader, missed: MissCounter) {
+  constructor(code: RegionCode, region: Region, handlers: readonly (HandlerSpec | undefined)[], missed: MissCounter) {
     this.code = code;
     this.region = region;
-    this.reader = reader;
+    this.handlers = handlers;
+    this.records = new DataView(region.records.buffer, region.records.byteOffset, region.records.byteLength);
     this.missed = missed;
   }
 
@@ -71,9 +81,9 @@ class RegionEmitter {
     code.page = block.page;
     let outcome: Outcome = { kind: "next" };
     for (let record = block.record; record <= block.last; record += RECORD.SIZE) {
-      const number = this.reader.handler(record, block.record);
+      const number = this.records.getUint16(record + RECORD.HANDLER, true);
       if (number === PSEUDO.FALL_THROUGH) break;
-      outcome = this.emitInstruction(number, record);
+      outcome = this.emitInstruction(number, this.constants(node, record));
       if (outcome.kind !== "next") break;
     }
     if (outcome.kind === "left") {
@@ -90,7 +100,7 @@ class RegionEmitter {
     const edge = (to: Edge | undefined, number: number, status: number): void => {
       code.flags = after;
       code.page = block.page;
-      const leave = (): void => code.leave(status, block.last, this.target(block.last, status));
+      const leave = (): void => code.leave(status, this.place(node, block.last), this.target(node, status));
       if (to === undefined) leave();
       else this.goTo(to, number, leave, go);
     };
@@ -106,7 +116,7 @@ class RegionEmitter {
     const { c } = code;
     const block = this.region.blocks[node];
     if (exits.targets.length === 0) {
-      code.leave(STATUS.LOOKUP, block.last, target);
+      code.leave(STATUS.LOOKUP, this.place(node, block.last), target);
       return;
     }
     c.set(code.goal, target);
@@ -116,23 +126,21 @@ class RegionEmitter {
     const leave = (): void => {
       code.flags = after;
       code.page = block.page;
-      code.leave(STATUS.LOOKUP, block.last, code.goal);
+      code.leave(STATUS.LOOKUP, this.place(node, block.last), code.goal);
     };
     const addressOf = (number: number): bigint =>
-      this.region.pages[this.region.blocks[number].page] +
-      BigInt(this.reader.offset(this.region.blocks[number].record));
+      this.region.pages[this.region.blocks[number].page] + BigInt(this.offset(number));
     const sorted = exits.targets.toSorted((a, b) => (addressOf(a.target) < addressOf(b.target) ? -1 : 1));
     const search = (from: number, to: number): void => {
       if (to - from > 3) {
         const middle = (from + to) >> 1;
-        const { page, record } = this.region.blocks[sorted[middle].target];
-        c.if(code.goal.ltU(code.rip(this.reader.offset(record), page)), () => search(from, middle));
+        const { target: number } = sorted[middle];
+        c.if(code.goal.ltU(code.rip(this.offset(number), this.region.blocks[number].page)), () => search(from, middle));
         search(middle, to);
         return;
       }
       for (const { target: number, edge } of sorted.slice(from, to)) {
-        const { page, record } = this.region.blocks[number];
-        c.if(code.goal.eq(code.rip(this.reader.offset(record), page)), () => {
+        c.if(code.goal.eq(code.rip(this.offset(number), this.region.blocks[number].page)), () => {
           code.flags = after;
           code.page = block.page;
           this.goTo(edge, number, leave, go);
@@ -145,15 +153,27 @@ class RegionEmitter {
 
   /** Goes on in a block of the region. */
   private goTo(edge: Edge, number: number, leave: () => void, go: (edge: Edge) => void): void {
-    const { record, page } = this.region.blocks[number];
-    this.code.enterBlock(record, this.reader.offset(record), page, leave);
+    this.code.enterBlock(number, this.offset(number), this.region.blocks[number].page, leave);
     this.charge(number);
     go(edge);
   }
 
+  private place(node: number, record: number): RecordPlace {
+    return { block: node, distance: record - this.region.blocks[node].record };
+  }
+
+  private constants(node: number, record: number): RecordConstants {
+    return new RecordConstants(this.records, record, this.place(node, record));
+  }
+
+  /** Low 12 bits of a block's address. */
+  private offset(node: number): number {
+    return this.records.getUint16(this.region.blocks[node].record + RECORD.PLACE, true) & 0xfff;
+  }
+
   /** Where a block's last record goes on. */
-  private target(record: number, status: number): Val {
-    const constants = new RecordConstants(this.reader.view, record);
+  private target(node: number, status: number): Val {
+    const constants = this.constants(node, this.region.blocks[node].last);
     const { place } = constants;
     const step = (place >> 12) + (status === STATUS.TAKEN ? constants.number(RECORD.IMM) : 0);
     return this.code.rip((place & 0xfff) + step);
@@ -167,22 +187,26 @@ class RegionEmitter {
     const block = this.region.blocks[node];
     c.scope(() => {
       const budget = c.let(cpu.ld32(0, VAR.BUDGET));
-      c.if(budget.leS(0), () => code.leave(STATUS.ENTER, block.record, undefined, block.page), undefined, "unlikely");
+      c.if(
+        budget.leS(0),
+        () => code.leave(STATUS.ENTER, this.place(node, block.record), undefined, block.page),
+        undefined,
+        "unlikely",
+      );
       c.st32(cpu, 0, budget.sub(block.instructions), VAR.BUDGET);
     });
   }
 
-  private emitInstruction(number: number, record: number): Outcome {
+  private emitInstruction(number: number, constants: RecordConstants): Outcome {
     const { code } = this;
     const { c } = code;
-    const spec = this.reader.handlers[number];
+    const spec = this.handlers[number];
     let outcome: Outcome = { kind: "next" };
     if (spec === undefined) {
       // No instruction: the interpreter knows what it raises.
-      code.leaveToInterpret(record, code.flags);
+      code.leaveToInterpret(constants.at, code.flags);
       return { kind: "left" };
     }
-    const constants = new RecordConstants(this.reader.view, record);
     const mark = c.mark();
     const flags = code.flags;
     const attempt = (flagsInLocals: boolean): void =>
@@ -206,7 +230,7 @@ class RegionEmitter {
       if (!(error instanceof Untranslatable)) throw error;
       code.rewind(mark, flags);
       this.missed(spec.name);
-      c.scope(() => code.callHandler(number, record, record + RECORD.SIZE));
+      c.scope(() => code.callHandler(number, constants.at));
       code.holdFlags();
       // Where it ends the block for sure its status has been left with; else the block goes on, or falls through.
       outcome = { kind: "next" };
@@ -215,15 +239,17 @@ class RegionEmitter {
   }
 }
 
-/** Writes a region. */
+/** Writes a region; `slot` is its number among all regions. */
 export function emitRegion(
   m: ModuleBuilder,
   parts: RegionParts,
   region: Region,
-  reader: BlockReader,
+  slot: number,
+  handlers: readonly (HandlerSpec | undefined)[],
   missed: MissCounter,
 ): Code {
   const c = new Code(m, REGION_TYPE);
-  new RegionEmitter(new RegionCode(c, parts, region.pages), region, reader, missed).write();
+  const code = new RegionCode(c, parts, region.pages, DESCRIPTORS + slot * DESCRIPTOR_SIZE);
+  new RegionEmitter(code, region, handlers, missed).write();
   return c;
 }

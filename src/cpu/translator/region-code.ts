@@ -8,7 +8,7 @@ import type { FuncRef, FuncType, TableRef } from "../../wasm/module.ts";
 import { i32, type Val } from "../../wasm/value.ts";
 import { PSEUDO } from "../decoder.ts";
 import type { EngineParts } from "../env.ts";
-import { BLOCK, JUMP_CACHE, JUMP_CACHE_ENTRIES, RECORD, VAR } from "../layout.ts";
+import { BLOCK, DESCRIPTOR, JUMP_CACHE, JUMP_CACHE_ENTRIES, RECORD, VAR } from "../layout.ts";
 import { STATUS } from "../status.ts";
 import { FLAG_KIND, type FlagParts, type FlagSource, partsOf, sourceOfKind, widthIndex } from "./flags.ts";
 import { SUPPORT } from "./support.ts";
@@ -33,6 +33,12 @@ export interface FlagState {
 }
 
 export const DYNAMIC_FLAGS: FlagState = { source: { kind: "dynamic" }, committed: true };
+
+/** A record of the region: number of its block, and distance from that block's first record. */
+export interface RecordPlace {
+  readonly block: number;
+  readonly distance: number;
+}
 
 /** HOST of a dead block (src/cpu/blocks.ts). */
 const DEAD = -1;
@@ -60,6 +66,7 @@ export class RegionCode {
   /** Number of the page where code is being written. */
   page = 0;
   private readonly pages: readonly bigint[];
+  private readonly descriptor: number;
   /** RIP of the first page of the region; the others lie at known distances. */
   private readonly base: Local;
   /** Pages whose mapping has been looked at since the region was entered. */
@@ -83,10 +90,11 @@ export class RegionCode {
   private interpret: Label | undefined;
   private saved: Label | undefined;
 
-  /** `pages`: RIP of the region's pages where it was found. */
-  constructor(c: Code, parts: RegionParts, pages: readonly bigint[]) {
+  /** `pages`: RIP of the region's pages where it was found. `descriptor`: where each vCPU has the addresses of the region's blocks. */
+  constructor(c: Code, parts: RegionParts, pages: readonly bigint[], descriptor: number) {
     this.c = c;
     this.pages = pages;
+    this.descriptor = descriptor;
     this.parts = parts;
     this.cpu = parts.cpu;
     this.gprs = Array.from({ length: GPR_COUNT }, () => c.local("i64"));
@@ -113,6 +121,7 @@ export class RegionCode {
         this.saveAll = saveAll;
         c.block((interpret) => {
           this.interpret = interpret;
+          c.st32(cpu, 0, 1, this.descriptor + DESCRIPTOR.USED);
           this.loadRegisters();
           c.set(this.invalidations, cpu.ld32(0, VAR.COUNT_INVALIDATED));
           const entry = c.local("i32", cpu.ld16u(c.params[0].sub(BLOCK.SIZE - BLOCK.ENTRY)));
@@ -158,8 +167,13 @@ export class RegionCode {
     return this.base.add(this.pages[page] - this.pages[0] + BigInt(offset));
   }
 
-  /** Makes sure that a block (first record, offset in its page) of another page is where it was when the region was made; `otherwise` leaves. */
-  enterBlock(record: number, offset: number, page: number, otherwise: () => void): void {
+  /** Address of a record on the vCPU that runs. */
+  private addressOf({ block, distance }: RecordPlace): Val {
+    return this.cpu.ld32(0, this.descriptor + DESCRIPTOR.BLOCKS + block * 4).add(distance);
+  }
+
+  /** Makes sure that a block (its number, offset in its page) of another page is where it was when the region was made; `otherwise` leaves. */
+  enterBlock(block: number, offset: number, page: number, otherwise: () => void): void {
     if (page === this.page) return;
     const { c, cpu } = this;
     c.if(
@@ -168,12 +182,13 @@ export class RegionCode {
         c.scope(() => {
           const linear = c.let(this.rip(offset, page));
           const slot = c.let(jumpCacheSlot(linear));
+          const record = c.let(this.addressOf({ block, distance: 0 }));
           const same = cpu
             .ld64(slot, JUMP_CACHE)
             .eq(linear)
             .and(cpu.ld32(slot, JUMP_CACHE + 8).eq(record))
             .and(cpu.ld32(slot, JUMP_CACHE + 12).eq(cpu.ld32(0, VAR.JUMP_TAG)))
-            .and(cpu.ld32(0, record - BLOCK.SIZE + BLOCK.HOST).ne(DEAD));
+            .and(cpu.ld32(record.sub(BLOCK.SIZE - BLOCK.HOST)).ne(DEAD));
           c.if(same.eqz(), otherwise, undefined, "unlikely");
           c.set(this.mapped, this.mapped.or(1 << page));
         }),
@@ -248,40 +263,41 @@ export class RegionCode {
 
   /** Leaves with a status for the record at an address, everything done up to here. `target`: the RIP that it goes on at, where another region
    *  may begin. */
-  leave(status: number, record: number, target?: Val, page = this.page): void {
+  leave(status: number, record: RecordPlace, target?: Val, page = this.page): void {
     this.setPage(page);
     const { source } = this.flags;
     if (target !== undefined && source.kind !== "dynamic") this.storeFlags(partsOf(source));
     else this.commitFlags(this.flags);
     if (target !== undefined) this.c.set(this.target, target);
-    this.c.set(this.at, record);
+    this.c.set(this.at, this.addressOf(record));
     this.c.set(this.status, status);
     this.c.br(this.saveAll as Label);
   }
 
   /** Leaves before the record at an address, for the interpreter to do it; `flags` are those before it. */
-  leaveToInterpret(record: number, flags: FlagState): void {
+  leaveToInterpret(record: RecordPlace, flags: FlagState): void {
     this.setPage(this.page);
     this.commitFlags(flags);
-    this.c.set(this.at, record);
+    this.c.set(this.at, this.addressOf(record));
     this.c.br(this.interpret as Label);
   }
 
   /** Leaves because the instruction at the record raised an exception; `flags` are those before it. */
-  leaveFault(record: number, flags: FlagState): void {
+  leaveFault(record: RecordPlace, flags: FlagState): void {
     this.setPage(this.page);
     this.commitFlags(flags);
-    this.c.set(this.at, record);
+    this.c.set(this.at, this.addressOf(record));
     this.c.set(this.status, STATUS.FAULT);
     this.c.br(this.saveAll as Label);
   }
 
-  /** Does an instruction by its handler. `next` is the record behind it; nothing comes behind where it ends the block for sure. */
-  callHandler(handler: number, record: number, next: number): void {
+  /** Does an instruction by its handler; nothing comes behind where it ends the block for sure. */
+  callHandler(handler: number, place: RecordPlace): void {
     const { c, cpu } = this;
     this.setPage(this.page);
     this.commitFlags(this.flags);
     this.saveRegisters();
+    const record = c.let(this.addressOf(place));
     const [status] = c.callIndirect(this.parts.table, REGION_TYPE, i32(handler), [record]);
     c.if(
       status,
@@ -296,7 +312,7 @@ export class RegionCode {
     c.if(
       cpu.ld32(0, VAR.COUNT_INVALIDATED).ne(this.invalidations),
       () => {
-        c.set(this.at, next);
+        c.set(this.at, record.add(RECORD.SIZE));
         c.set(this.status, STATUS.INTERPRET);
         c.br(this.saved as Label);
       },

@@ -17,7 +17,7 @@ import {
 import { ControlFlow } from "./control-flow.ts";
 
 /** Limits of a region. Pages are bits of a mask. */
-const MAX_BLOCKS = 100;
+export const MAX_BLOCKS = 100;
 const MAX_INSTRUCTIONS = 500;
 const MAX_PAGES = 16;
 /** Instructions of a region that other regions have too: small functions and inner loops that are worth having twice. */
@@ -31,10 +31,13 @@ const MODE_64 = 2;
 const PAGE = -4096n;
 
 export interface RegionBlock {
-  /** First and last record. */
+  /** Its first and last record in the region's copy of records. */
   readonly record: number;
   readonly last: number;
   readonly instructions: number;
+  /** Where the guest's code of it lies: offset in the memory of guest RAM, and bytes. */
+  readonly host: number;
+  readonly length: number;
   /** Number of its page in the region. */
   readonly page: number;
   /** Blocks of the region that follow, by their number; -1 where none does. */
@@ -44,8 +47,11 @@ export interface RegionBlock {
   targets: readonly number[];
 }
 
+/** Everything that a region is made from, and nothing of the vCPU that it was found on: it can be posted to another thread. */
 export interface Region {
   readonly blocks: readonly RegionBlock[];
+  /** The records of all blocks, with the handlers that they were decoded with. */
+  readonly records: Uint8Array<ArrayBuffer>;
   /** Linear addresses of the pages, from that of the first on. */
   readonly pages: readonly bigint[];
   /** Numbers of the blocks where the region may be entered. */
@@ -147,6 +153,17 @@ export class BlockReader {
   }
 }
 
+/** A block of the vCPU, while the region's are collected. */
+interface Found {
+  readonly record: number;
+  readonly last: number;
+  readonly instructions: number;
+  readonly page: number;
+  taken: number;
+  notTaken: number;
+  targets: readonly number[];
+}
+
 /** How a block ends, as far as it matters here. */
 interface End {
   readonly isCall: boolean;
@@ -164,7 +181,7 @@ class Discovery {
   private readonly reader: BlockReader;
   private readonly threshold: number;
   private readonly numbers = new Map<number, number>();
-  private readonly blocks: RegionBlock[] = [];
+  private readonly blocks: Found[] = [];
   private readonly pages: bigint[] = [];
   private readonly returns = new Set<number>();
   /** By block number: the block behind its call, where it ends with one. */
@@ -219,7 +236,7 @@ class Discovery {
     return this.reader.heat(record) * 32 >= this.threshold;
   }
 
-  private endOf(block: RegionBlock): End {
+  private endOf(block: Found): End {
     const { reader } = this;
     const spec = reader.handlers[reader.handler(block.last, block.record)];
     const place = reader.view.getUint16(block.last + RECORD.PLACE, true);
@@ -243,6 +260,36 @@ class Discovery {
     const linear = page + distance;
     const record = this.reader.cached(linear);
     return record === 0 ? -1 : this.add(record, linear & PAGE);
+  }
+
+  /** The blocks as they are in the region, and the copy of their records. */
+  private copy(): Pick<Region, "blocks" | "records"> {
+    const { reader } = this;
+    const bytes = new Uint8Array(reader.view.buffer);
+    const size = ({ record, last }: Found): number => last + RECORD.SIZE - record;
+    const records = new Uint8Array(this.blocks.reduce((sum, block) => sum + size(block), 0));
+    const view = new DataView(records.buffer);
+    let at = 0;
+    const blocks = this.blocks.map((block): RegionBlock => {
+      const { record, last, instructions, page, taken, notTaken, targets } = block;
+      const first = at;
+      const header = record - BLOCK.SIZE;
+      records.set(bytes.subarray(record, last + RECORD.SIZE), first);
+      view.setUint16(first + RECORD.HANDLER, reader.handler(record, record), true);
+      at += size(block);
+      return {
+        record: first,
+        last: at - RECORD.SIZE,
+        instructions,
+        host: reader.u32(header + BLOCK.HOST),
+        length: reader.u32(header + BLOCK.LENGTH),
+        page,
+        taken,
+        notTaken,
+        targets,
+      };
+    });
+    return { blocks, records };
   }
 
   discover(seed: number, linearPage: bigint): Region {
@@ -291,11 +338,11 @@ class Discovery {
     );
     const entries = new Set([0, ...this.returns, ...ControlFlow.backEdgeTargets(blocks.length, 0, edges)]);
     for (const { record } of blocks) reader.covered.add(record);
-    return { blocks, pages, entries: [...entries], instructions: this.instructions };
+    return { ...this.copy(), pages, entries: [...entries], instructions: this.instructions };
   }
 
   /** An indirect jump or call goes where it went before. */
-  private indirect(block: RegionBlock): void {
+  private indirect(block: Found): void {
     const { reader } = this;
     const targets = new Set<number>();
     for (const low of reader.goals(block.last)) {

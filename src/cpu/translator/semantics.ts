@@ -10,7 +10,7 @@ import type { HandlerSpec } from "../handlers.ts";
 import { RECORD, TLB_TABLE_SIZE } from "../layout.ts";
 import { type RecordFields, RowSemantics } from "../row-semantics.ts";
 import { carryOf, directCondition, type FlagSource, fresOf } from "./flags.ts";
-import type { FlagState, RegionCode } from "./region-code.ts";
+import type { FlagState, RecordPlace, RegionCode } from "./region-code.ts";
 import { SUPPORT } from "./support.ts";
 
 /** Thrown where an instruction asks for what translated code does not do: it is then done by its handler. */
@@ -19,14 +19,17 @@ export class Untranslatable extends Error {}
 /** Thrown where flags are set on one of several paths through an instruction: they must then be in their locals before it. */
 export class ConditionalFlags extends Error {}
 
-/** A record of a block, from the vCPU's memory. */
+/** A record of a region. */
 export class RecordConstants implements RecordFields {
-  readonly address: number;
+  readonly at: RecordPlace;
+  private readonly address: number;
   private readonly view: DataView;
 
-  constructor(view: DataView, address: number) {
+  /** `view`: the region's records, `address`: where among them; `at`: where on a vCPU. */
+  constructor(view: DataView, address: number, at: RecordPlace) {
     this.view = view;
     this.address = address;
+    this.at = at;
   }
 
   u8(offset: number): Val {
@@ -253,7 +256,7 @@ export class TranslatorSemantics extends RowSemantics {
   // Faults: whatever may raise an exception is left to the interpreter from the start of the instruction.
 
   private interpret(): void {
-    this.region.leaveToInterpret(this.constants.address, this.before);
+    this.region.leaveToInterpret(this.constants.at, this.before);
     if (!this.conditional) this.outcome = { kind: "left" };
   }
 
@@ -262,7 +265,7 @@ export class TranslatorSemantics extends RowSemantics {
   }
 
   protected leaveFault(): void {
-    this.region.leaveFault(this.constants.address, this.before);
+    this.region.leaveFault(this.constants.at, this.before);
   }
 
   // Flags

@@ -7,7 +7,7 @@ import type { Memory } from "../../wasm/memory.ts";
 import { type FuncRef, type FuncType, ModuleBuilder } from "../../wasm/module.ts";
 import { PSEUDO } from "../decoder.ts";
 import { IMPORT } from "../engine-imports.ts";
-import { BLOCK, HOT_LIST, RECORD, VAR } from "../layout.ts";
+import { BLOCK, DESCRIPTOR, DESCRIPTOR_SIZE, DESCRIPTORS, HOT_LIST, RECORD, REGIONS_MAX, VAR } from "../layout.ts";
 import { emitRegion } from "./emit.ts";
 import { BlockReader, discoverRegion, type Region } from "./region.ts";
 import type { RegionParts } from "./region-code.ts";
@@ -48,8 +48,6 @@ const CODE_BYTES = 48 << 20;
 /** Regions of one module. */
 const BATCH = 64;
 const TABLE_STEP = 4096;
-/** What the table's length may not exceed: instantiating against larger ones is slow. */
-const TABLE_MAX = 100_000;
 
 /** The handlers by module, which many engines may share. */
 const HANDLERS = new WeakMap<WebAssembly.Module, ReturnType<typeof decodeHandlers>>();
@@ -70,8 +68,9 @@ export class Translator {
   private readonly table: WebAssembly.Table;
   private readonly codeBytes: number;
   private readonly threshold: number;
+  /** Table slot of the first region; its number is 0. */
   private readonly firstSlot: number;
-  private nextSlot: number;
+  private nextNumber = 0;
   private bytes = 0;
   private flushes: number;
 
@@ -89,7 +88,6 @@ export class Translator {
     this.table = host.exports[SUPPORT.TABLE] as WebAssembly.Table;
     this.codeBytes = options.codeBytes ?? CODE_BYTES;
     this.firstSlot = this.table.length;
-    this.nextSlot = this.firstSlot;
     this.flushes = this.view.getUint32(VAR.COUNT_ARENA_FLUSHES, true);
     this.threshold = options.threshold ?? THRESHOLD;
     this.view.setUint32(VAR.HOT_THRESHOLD, this.threshold, true);
@@ -113,7 +111,7 @@ export class Translator {
       linearPage: view.getBigInt64(HOT_LIST + n * 16 + 8, true),
     }));
     for (let at = 0; at < hot.length; at += BATCH) {
-      if (this.bytes > this.codeBytes || this.nextSlot + BATCH > TABLE_MAX) {
+      if (this.bytes > this.codeBytes || this.nextNumber + BATCH > REGIONS_MAX) {
         this.host.flushBlocks();
         this.flushes = view.getUint32(VAR.COUNT_ARENA_FLUSHES, true);
         this.forget();
@@ -126,8 +124,8 @@ export class Translator {
 
   /** All blocks are gone, and with them whatever names a region. */
   private forget(): void {
-    for (let slot = this.firstSlot; slot < this.nextSlot; slot++) this.table.set(slot, null);
-    this.nextSlot = this.firstSlot;
+    for (let number = 0; number < this.nextNumber; number++) this.table.set(this.firstSlot + number, null);
+    this.nextNumber = 0;
     this.bytes = 0;
     this.reader.covered.clear();
   }
@@ -142,39 +140,45 @@ export class Translator {
     const missed = (name: string): void => {
       this.byHandler.set(name, (this.byHandler.get(name) ?? 0) + 1);
     };
-    const made: { region: Region; slot: number }[] = [];
+    const first = this.nextNumber;
     const codes = [];
     for (const { record, linearPage } of hot) {
       if (!this.reader.isUsable(record) || this.reader.isPatched(record)) continue;
       const region = discoverRegion(this.reader, record, linearPage, this.threshold);
-      codes.push(emitRegion(m, parts, region, this.reader, missed));
-      made.push({ region, slot: this.nextSlot++ });
-      this.patch(region, this.nextSlot - 1);
+      codes.push(emitRegion(m, parts, region, this.nextNumber, this.reader.handlers, missed));
+      this.patch(region, this.nextNumber++);
       this.statistics.regionInstructions += region.instructions;
     }
-    if (made.length === 0) return;
-    if (this.nextSlot > this.table.length) this.table.grow(Math.max(TABLE_STEP, this.nextSlot - this.table.length));
-    const funcs = codes.map((code, n) => m.adopt(`region${made[n].slot}`, code));
-    m.elementSegment(parts.table, made[0].slot, funcs);
+    if (codes.length === 0) return;
+    const missing = this.firstSlot + this.nextNumber - this.table.length;
+    if (missing > 0) this.table.grow(Math.max(TABLE_STEP, missing));
+    const funcs = codes.map((code, n) => m.adopt(`region${first + n}`, code));
+    m.elementSegment(parts.table, this.firstSlot + first, funcs);
     const bytes = m.toBytes();
     imports[SUPPORT.TABLE] = this.table;
     new WebAssembly.Instance(new WebAssembly.Module(bytes), { [IMPORT]: imports });
     this.bytes += bytes.length;
     this.statistics.regionBytes += bytes.length;
     this.statistics.regionModules++;
-    this.statistics.regions += made.length;
+    this.statistics.regions += codes.length;
   }
 
-  /** Hands the entries of a region over to it, those that no other region has. */
-  private patch(region: Region, slot: number): void {
+  /** Tells a region where this vCPU has its blocks, and hands the entries over to it, those that no other region has. */
+  private patch(region: Region, number: number): void {
     const { view, reader } = this;
-    region.entries.forEach((number, entry) => {
-      const { record } = region.blocks[number];
+    const descriptor = DESCRIPTORS + number * DESCRIPTOR_SIZE;
+    const records = region.blocks.map(({ host }) => reader.find(host));
+    view.setUint32(descriptor + DESCRIPTOR.USED, 0, true);
+    records.forEach((record, block) => {
+      view.setUint32(descriptor + DESCRIPTOR.BLOCKS + block * 4, record, true);
+    });
+    region.entries.forEach((block, entry) => {
+      const record = records[block];
       if (reader.isPatched(record)) return;
       const header = record - BLOCK.SIZE;
       view.setUint16(header + BLOCK.ORIGINAL, view.getUint16(record + RECORD.HANDLER, true), true);
       view.setUint16(header + BLOCK.ENTRY, entry, true);
-      view.setUint32(header + BLOCK.REGION, slot, true);
+      view.setUint32(header + BLOCK.REGION, this.firstSlot + number, true);
       view.setUint16(record + RECORD.HANDLER, PSEUDO.ENTER_REGION, true);
     });
   }
