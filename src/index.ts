@@ -9,6 +9,14 @@ import { startMachineThread } from "./host/node/machine-thread.ts";
 import type { MachineThread } from "./host/thread.ts";
 import { machineConfig } from "./machine/config.ts";
 import {
+  type ControlAnswer,
+  type ControlRequest,
+  type IoApicPin,
+  type MachineStatus,
+  MEMORY_PIECE,
+} from "./machine/control.ts";
+import { bytesOfHex, hexOfBytes } from "./machine/hexadecimal.ts";
+import {
   CHANNEL,
   type Command,
   type CommandMessage,
@@ -17,8 +25,18 @@ import {
   MESSAGE,
 } from "./machine/protocol.ts";
 import type { MachineStatistics } from "./machine/statistics.ts";
+import type { ApicDump, RegisterValues } from "./machine/vcpu-control.ts";
 
-export type { Console, FileSource, MachineStatistics, SkepErrorCode };
+export type {
+  ApicDump,
+  Console,
+  FileSource,
+  IoApicPin,
+  MachineStatistics,
+  MachineStatus,
+  RegisterValues,
+  SkepErrorCode,
+};
 export { SkepError };
 
 /** How a machine ended, and the exit status that the command gives for it. */
@@ -76,8 +94,14 @@ export class ExitEvent extends Event {
   }
 }
 
+/** What a reply brought, of what there can be in one. */
+interface Reply {
+  readonly statistics?: MachineStatistics;
+  readonly answer?: ControlAnswer;
+}
+
 interface Waiting {
-  resolve(statistics: MachineStatistics | undefined): void;
+  resolve(reply: Reply): void;
   reject(error: Error): void;
 }
 
@@ -222,9 +246,69 @@ export class VirtualMachine extends EventTarget implements AsyncDisposable {
 
   /** Counters as they are now, or as they were at the end. */
   async statistics(): Promise<MachineStatistics> {
-    const statistics = this.lastStatistics ?? (await this.command("statistics"));
+    const statistics = this.lastStatistics ?? (await this.command("statistics")).statistics;
     if (statistics === undefined) throw new SkepError("state", "the machine ended without leaving statistics");
     return statistics;
+  }
+
+  /** What the machine and its vCPUs are doing. */
+  async status(): Promise<MachineStatus> {
+    return (await this.control({ what: "status" })) as MachineStatus;
+  }
+
+  /** All registers of a vCPU, between two of its instructions; values are hexadecimal text. */
+  async registers(cpu = 0): Promise<RegisterValues> {
+    return (await this.control({ what: "vcpu", cpu, request: { what: "registers" } })) as RegisterValues;
+  }
+
+  /** Sets registers of a vCPU (names as `registers` gives them), all or none. The machine must not be running. */
+  async setRegisters(values: RegisterValues, cpu = 0): Promise<void> {
+    await this.control({ what: "vcpu", cpu, request: { what: "set-registers", values } });
+  }
+
+  /** A non-maskable interrupt to one vCPU or to all, as from the button on a front panel. */
+  async nmi(cpu: number | "all" = "all"): Promise<void> {
+    await this.control({ what: "vcpu", cpu, request: { what: "nmi" } });
+  }
+
+  /** Fires the local interrupt of a pin, LINT0 or LINT1, as its entry in the local vector table says. */
+  async lint(pin: 0 | 1, cpu: number | "all" = "all"): Promise<void> {
+    await this.control({ what: "vcpu", cpu, request: { what: "lint", pin } });
+  }
+
+  /** Guest-physical memory. Bytes that are no RAM are refused. */
+  async readMemory(gpa: number, length: number): Promise<Uint8Array> {
+    const bytes = new Uint8Array(length);
+    for (let at = 0; at < length; at += MEMORY_PIECE) {
+      const piece = Math.min(MEMORY_PIECE, length - at);
+      const answer = (await this.control({ what: "read-memory", gpa: gpa + at, length: piece })) as { bytes: string };
+      bytes.set(bytesOfHex(answer.bytes) ?? [], at);
+    }
+    return bytes;
+  }
+
+  async writeMemory(gpa: number, bytes: Uint8Array): Promise<void> {
+    for (let at = 0; at < bytes.length; at += MEMORY_PIECE) {
+      const piece = hexOfBytes(bytes.subarray(at, at + MEMORY_PIECE));
+      await this.control({ what: "write-memory", gpa: gpa + at, bytes: piece });
+    }
+  }
+
+  /** Registers of a vCPU's local APIC. */
+  async localApic(cpu = 0): Promise<ApicDump> {
+    return (await this.control({ what: "vcpu", cpu, request: { what: "apic" } })) as ApicDump;
+  }
+
+  /** The pins of the I/O APIC. */
+  async ioApic(): Promise<readonly IoApicPin[]> {
+    return (await this.control({ what: "ioapic" })) as readonly IoApicPin[];
+  }
+
+  /** Any request of src/machine/control.ts; the methods above are made of it. */
+  async control(request: ControlRequest): Promise<ControlAnswer> {
+    const { answer } = await this.command("control", request);
+    if (answer === undefined) throw new SkepError("state", "the machine has ended");
+    return answer;
   }
 
   /** For `await using`. */
@@ -232,10 +316,14 @@ export class VirtualMachine extends EventTarget implements AsyncDisposable {
     await this.stop();
   }
 
-  private command(command: Command): Promise<MachineStatistics | undefined> {
+  private command(command: Command, request?: ControlRequest): Promise<Reply> {
     if (this.state === "ended") return Promise.reject(new SkepError("state", "the machine has ended"));
-    const message: CommandMessage = { command, id: this.nextId++ };
-    const { promise, resolve, reject } = Promise.withResolvers<MachineStatistics | undefined>();
+    const message: CommandMessage = {
+      command,
+      id: this.nextId++,
+      ...(request === undefined ? {} : { request }),
+    };
+    const { promise, resolve, reject } = Promise.withResolvers<Reply>();
     this.waiting.set(message.id, { resolve, reject });
     void this.thread.mailbox.send(MESSAGE.COMMAND, encoder.encode(JSON.stringify(message)));
     return promise;
@@ -256,7 +344,7 @@ export class VirtualMachine extends EventTarget implements AsyncDisposable {
         this.consoles[message.channel].taken(message.bytes);
         break;
       case "reply":
-        this.waiting.get(message.id)?.resolve(message.statistics);
+        this.waiting.get(message.id)?.resolve(message);
         this.waiting.delete(message.id);
         break;
       case "refused":
@@ -285,7 +373,7 @@ export class VirtualMachine extends EventTarget implements AsyncDisposable {
     for (const console of this.consoles) console.end();
     for (const { resolve, reject } of this.waiting.values()) {
       if (exit.reason === "error") reject(new SkepError("internal", exit.message ?? "the machine failed"));
-      else if (this.lastStatistics !== undefined) resolve(this.lastStatistics);
+      else if (this.lastStatistics !== undefined) resolve({ statistics: this.lastStatistics });
       else reject(new SkepError("state", "the machine has ended"));
     }
     this.waiting.clear();

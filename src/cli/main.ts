@@ -2,6 +2,7 @@
 
 import { readFileSync } from "node:fs";
 import { SkepError } from "../errors.ts";
+import { runCtl } from "./ctl.ts";
 import { optionsHelp, parseOptions } from "./options.ts";
 import { runMachine } from "./run.ts";
 import { debianMachine } from "./start.ts";
@@ -14,6 +15,7 @@ const HELP = `skep boots operating systems on an x86-64 CPU of its own.
   skep run --kernel FILE [option ...]    run a machine
   skep start [option ...]                boot Debian's Linux to a shell
   skep run --help, skep start --help     their options
+  skep ctl NAME COMMAND ...              ask a running machine; skep ctl --help
   skep --version
 `;
 
@@ -60,6 +62,8 @@ async function main(args: readonly string[]): Promise<number> {
       if (kernel === undefined) throw new SkepError("config", "a kernel is needed: skep run --kernel FILE");
       return runMachine({ ...options.machine, kernel }, options);
     }
+    case "ctl":
+      return runCtl(rest);
     default:
       throw new SkepError("config", `there is no command "${command}"; see skep --help`);
   }

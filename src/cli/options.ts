@@ -3,6 +3,7 @@
 import { parseArgs } from "node:util";
 import { CPU_MODEL_NAMES, DEFAULT_CPU_MODEL } from "../cpu/model.ts";
 import { SkepError } from "../errors.ts";
+import { checkName } from "../host/node/control-socket.ts";
 import type { DiskOptions, ModuleOptions, VirtualMachineOptions } from "../index.ts";
 import { DEFAULT_DEBUG_EXIT_PORT, ENGINES } from "../machine/config.ts";
 import { TRACE_KINDS } from "../vmm/trace.ts";
@@ -18,6 +19,8 @@ export interface RunOptions {
   readonly machine: Omit<VirtualMachineOptions, "kernel"> & { readonly kernel: string | undefined };
   readonly serial: SerialTarget;
   readonly stats: boolean;
+  /** Under which `skep ctl` finds the machine. */
+  readonly name: string;
   readonly help: boolean;
 }
 
@@ -65,6 +68,7 @@ const OPTIONS: { readonly [name: string]: Option } = {
     ],
   },
   engine: { value: "NAME", help: [`how guest code is executed: ${ENGINES.join(", ")}`] },
+  name: { value: "NAME", help: ["the name under which skep ctl finds the machine (vm and the process number)"] },
   stats: { help: ["print counters on standard error at the end"] },
   trace: {
     value: "WHAT",
@@ -161,6 +165,11 @@ function serial(text: string): SerialTarget {
   return bad(`"--serial ${text}" is not known: it is stdio, null or file:PATH`);
 }
 
+function checkedName(name: string): string {
+  checkName(name);
+  return name;
+}
+
 function integer(text: string, option: string): number {
   if (!/^(0x[0-9a-f]+|\d+)$/i.test(text)) bad(`"--${option} ${text}" is no number`);
   return Number(text);
@@ -180,6 +189,7 @@ export function parseOptions(command: "run" | "start", args: readonly string[]):
   return {
     help: values.help === true,
     stats: values.stats === true,
+    name: given("name", checkedName) ?? `vm${process.pid}`,
     serial: given("serial", serial) ?? { kind: "stdio" },
     machine: {
       kernel: text("kernel"),

@@ -2,9 +2,12 @@
 
 import { createWriteStream, type WriteStream } from "node:fs";
 import { SkepError } from "../errors.ts";
+import { type ControlSocket, listenForControl } from "../host/node/control-socket.ts";
 import { reason } from "../host/node/file-block.ts";
-import { type MachineStatistics, VirtualMachine, type VirtualMachineOptions } from "../index.ts";
+import { VirtualMachine, type VirtualMachineOptions } from "../index.ts";
+import { handleControl } from "./control-handler.ts";
 import type { RunOptions, SerialTarget } from "./options.ts";
+import { statisticsText } from "./statistics-text.ts";
 import { ESCAPE_HELP, EscapeFilter, rawMode } from "./terminal.ts";
 
 /** Exit status after a signal, as shells count it. */
@@ -83,23 +86,6 @@ async function connectSerial(vm: VirtualMachine, target: SerialTarget): Promise<
   return { done, end: () => {} };
 }
 
-/** Counters as lines of a path and a number. */
-export function statisticsText(statistics: MachineStatistics): string {
-  const lines: string[] = [];
-  const list = (path: string, value: unknown): void => {
-    if (typeof value !== "object" || value === null) {
-      lines.push(`${path} ${value}`);
-      return;
-    }
-    for (const [name, inner] of Object.entries(value)) {
-      const last = Array.isArray(value) ? `[${name}]` : path === "" ? name : `.${name}`;
-      list(path + last, inner);
-    }
-  };
-  list("", statistics);
-  return lines.join("\n");
-}
-
 /** Runs a machine to its end; the exit status. */
 export async function runMachine(machine: VirtualMachineOptions, options: RunOptions): Promise<number> {
   const vm = await VirtualMachine.create(machine);
@@ -109,7 +95,9 @@ export async function runMachine(machine: VirtualMachineOptions, options: RunOpt
     void vm.stop();
   };
   for (const signal of Object.keys(SIGNALS)) process.on(signal, onSignal);
+  let control: ControlSocket | undefined;
   try {
+    control = await listenForControl(options.name, (request) => handleControl(vm, request));
     const traces = pump(vm.traces, process.stderr, vm);
     const serial = await connectSerial(vm, options.serial);
     try {
@@ -125,6 +113,7 @@ export async function runMachine(machine: VirtualMachineOptions, options: RunOpt
       serial.end();
     }
   } finally {
+    control?.close();
     await vm.stop();
     for (const signal of Object.keys(SIGNALS)) process.off(signal, onSignal);
   }

@@ -2,6 +2,7 @@
 // From it: structured messages, by whatever the platform has for that.
 
 import type { SkepErrorCode } from "../errors.ts";
+import type { ControlAnswer, ControlRequest } from "./control.ts";
 import type { MachineStatistics } from "./statistics.ts";
 
 /** Byte streams of a machine: serial ports by position, the virtio console, the lines of traces. */
@@ -10,13 +11,15 @@ export const CHANNEL = { SERIAL: 0, CONSOLE: 4, TRACE: 5, COUNT: 6 } as const;
 /** Kinds of messages to the machine. A command is JSON; input is a byte with the channel, then what was typed. */
 export const MESSAGE = { COMMAND: 0, INPUT: 1 } as const;
 
-export const COMMANDS = ["start", "pause", "resume", "reset", "power-button", "statistics", "stop"] as const;
+export const COMMANDS = ["start", "pause", "resume", "reset", "power-button", "statistics", "control", "stop"] as const;
 export type Command = (typeof COMMANDS)[number];
 
 /** A command and the number that its reply bears. */
 export interface CommandMessage {
   readonly command: Command;
   readonly id: number;
+  /** What the command `control` asks. */
+  readonly request?: ControlRequest;
 }
 
 /** How a machine ended, for the program. */
@@ -35,6 +38,11 @@ export type FromMachine =
   | { readonly type: "output"; readonly channel: number; readonly bytes: Uint8Array<ArrayBuffer> }
   /** So much of a channel's input has been handed to the device. */
   | { readonly type: "taken"; readonly channel: number; readonly bytes: number }
-  | { readonly type: "reply"; readonly id: number; readonly statistics?: MachineStatistics }
+  | {
+      readonly type: "reply";
+      readonly id: number;
+      readonly statistics?: MachineStatistics;
+      readonly answer?: ControlAnswer;
+    }
   | { readonly type: "refused"; readonly id: number; readonly code: SkepErrorCode; readonly message: string }
   | { readonly type: "exit"; readonly exit: ExitRecord; readonly statistics: MachineStatistics };

@@ -8,6 +8,7 @@ import { HostClock } from "../vmm/clock.ts";
 import { type TraceKind, traceTo } from "../vmm/trace.ts";
 import type { VmExit } from "../vmm/vm.ts";
 import type { DiskConfig, KernelConfig, MachineConfig } from "./config.ts";
+import { answerControl, type ControlRequest } from "./control.ts";
 import { Machine, type MachineOptions } from "./machine.ts";
 import { OutputBatches } from "./output.ts";
 import { VIRTIO_CONSOLE } from "./pc.ts";
@@ -121,9 +122,9 @@ export class MachineRunner {
     for (let message = this.options.mailbox.take(); message !== undefined; message = this.options.mailbox.take()) {
       if (message.kind === MESSAGE.INPUT) this.input(message.payload[0], message.payload.subarray(1));
       else {
-        const { command, id } = JSON.parse(decoder.decode(message.payload)) as CommandMessage;
+        const { command, id, request } = JSON.parse(decoder.decode(message.payload)) as CommandMessage;
         try {
-          this.obey(command, id);
+          this.obey(command, id, request);
         } catch (error) {
           const { code, message: text } = asSkepError(error);
           this.options.post({ type: "refused", id, code, message: text });
@@ -132,7 +133,7 @@ export class MachineRunner {
     }
   }
 
-  private obey(command: Command, id: number): void {
+  private obey(command: Command, id: number, request: ControlRequest | undefined): void {
     const { machine, clock } = this;
     switch (command) {
       case "start":
@@ -158,6 +159,12 @@ export class MachineRunner {
       case "statistics":
         this.options.post({ type: "reply", id, statistics: machine.statistics() });
         return;
+      case "control": {
+        if (request === undefined) throw new SkepError("internal", "a control command without a request");
+        const state = !this.started ? "created" : this.paused ? "paused" : "running";
+        this.options.post({ type: "reply", id, answer: answerControl(machine.pc, request, state) });
+        return;
+      }
     }
     this.output.flush();
     this.options.post({ type: "reply", id });

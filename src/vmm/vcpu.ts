@@ -129,10 +129,7 @@ export class Vcpu implements Stateful {
       },
       events: {
         interruptPending: () => this.notice(),
-        nmi: () => {
-          this.nmiPending = true;
-          this.notice();
-        },
+        nmi: () => this.requestNmi(),
         init: () => {
           this.initPending = true;
           this.notice();
@@ -183,6 +180,12 @@ export class Vcpu implements Stateful {
       this.apic.tscChanged();
     }
     return reason;
+  }
+
+  /** An NMI from outside, as from the button on a front panel. */
+  requestNmi(): void {
+    this.nmiPending = true;
+    this.notice();
   }
 
   /** Makes a run in progress end soon. */

@@ -8,7 +8,7 @@ import { EXIT } from "../isa/exit.ts";
 import type { Clock, TimerQueue } from "./clock.ts";
 import type { InterruptRouter } from "./io/interrupt-router.ts";
 import type { Trace } from "./trace.ts";
-import type { Vcpu } from "./vcpu.ts";
+import { ACTIVITY_STATE, type Vcpu } from "./vcpu.ts";
 import { VCPU_STATE } from "./vcpu-state.ts";
 
 /** How a machine ends. */
@@ -113,7 +113,10 @@ export class Vm {
       this.fireTimers(now);
       let ran = false;
       for (const vcpu of this.vcpus) {
-        if (!vcpu.prepare() || this.exit !== undefined) continue;
+        const runs = vcpu.prepare();
+        // Delivering an event may have been the third fault in a row.
+        if (vcpu.activity === ACTIVITY_STATE.SHUTDOWN) this.end({ reason: "triple-fault" });
+        if (!runs || this.exit !== undefined) continue;
         ran = true;
         now = this.slice(vcpu, now);
       }

@@ -1,0 +1,128 @@
+// What can be asked of a machine from outside beyond starting and stopping it: state, guest memory, interrupt controllers (bhyve's bhyvectl).
+// Requests and answers are plain JSON.
+
+import { SkepError } from "../errors.ts";
+import { saveState } from "../vmm/state.ts";
+import { bytesOfHex, hexOfBytes } from "./hexadecimal.ts";
+import type { Pc } from "./pc.ts";
+import { answerVcpu, type VcpuAnswer, type VcpuRequest, type VcpuStatus } from "./vcpu-control.ts";
+
+export type ControlRequest =
+  | { readonly what: "status" }
+  /** A request to one vCPU, or to all. */
+  | { readonly what: "vcpu"; readonly cpu: number | "all"; readonly request: VcpuRequest }
+  | { readonly what: "read-memory"; readonly gpa: number; readonly length: number }
+  /** Bytes in hexadecimal. */
+  | { readonly what: "write-memory"; readonly gpa: number; readonly bytes: string }
+  | { readonly what: "ioapic" };
+
+export interface MachineStatus {
+  readonly state: "created" | "running" | "paused";
+  /** Virtual nanoseconds since the machine was created. */
+  readonly timeNs: number;
+  readonly memoryBytes: number;
+  readonly vcpus: readonly VcpuStatus[];
+}
+
+export interface IoApicPin {
+  readonly pin: number;
+  readonly vector: number;
+  /** By the names of the 82093AA data sheet, 3.2.4. */
+  readonly deliveryMode: string;
+  readonly destination: number;
+  readonly logical: boolean;
+  readonly trigger: "edge" | "level";
+  readonly activeLow: boolean;
+  readonly masked: boolean;
+  readonly remoteIrr: boolean;
+  readonly deliveryPending: boolean;
+  /** How many sources assert the pin. */
+  readonly assertions: number;
+}
+
+export type ControlAnswer =
+  | MachineStatus
+  | VcpuAnswer
+  | readonly VcpuAnswer[]
+  | readonly IoApicPin[]
+  | { readonly bytes: string };
+
+/** Longest piece of memory of one request, in bytes: the mailbox has room for it, and nobody waits long. */
+export const MEMORY_PIECE = 16384;
+
+const DELIVERY_MODES = ["fixed", "lowest-priority", "smi", "reserved", "nmi", "init", "reserved", "extint"];
+
+function dumpIoApic(pc: Pc): readonly IoApicPin[] {
+  const { fields } = saveState(pc.ioapic);
+  const entries = fields.entries as Uint32Array;
+  const assertions = fields.assertions as Uint32Array;
+  return Array.from(assertions, (count, pin) => {
+    const low = entries[pin * 2];
+    return {
+      pin,
+      vector: low & 0xff,
+      deliveryMode: DELIVERY_MODES[(low >> 8) & 7],
+      destination: entries[pin * 2 + 1] >>> 24,
+      logical: (low & (1 << 11)) !== 0,
+      trigger: (low & (1 << 15)) !== 0 ? ("level" as const) : ("edge" as const),
+      activeLow: (low & (1 << 13)) !== 0,
+      masked: (low & (1 << 16)) !== 0,
+      remoteIrr: (low & (1 << 14)) !== 0,
+      deliveryPending: (low & (1 << 12)) !== 0,
+      assertions: count,
+    };
+  });
+}
+
+function memoryRange(gpa: number, length: number): void {
+  if (!Number.isSafeInteger(gpa) || gpa < 0 || !Number.isInteger(length) || length < 1 || length > MEMORY_PIECE)
+    throw new SkepError("config", `a piece of memory is 1 to ${MEMORY_PIECE} bytes at an address that is not negative`);
+}
+
+function noRam(gpa: number, length: number): SkepError {
+  return new SkepError("config", `not all of the ${length} bytes at 0x${gpa.toString(16)} are RAM`);
+}
+
+/** Answers a request; `state` is what the owner knows of the machine. A request that cannot be met is a SkepError. */
+export function answerControl(pc: Pc, request: ControlRequest, state: MachineStatus["state"]): ControlAnswer {
+  const { vcpus } = pc.vm;
+  switch (request.what) {
+    case "status":
+      return {
+        state,
+        timeNs: pc.vm.clock.now(),
+        memoryBytes: pc.memory.bytes,
+        vcpus: vcpus.map((vcpu) => answerVcpu(vcpu, { what: "vcpu-status" }) as VcpuStatus),
+      };
+    case "vcpu": {
+      if (request.request.what === "set-registers" && state === "running")
+        throw new SkepError("state", "registers can be set while the machine is paused");
+      if (request.cpu === "all") return vcpus.map((vcpu) => answerVcpu(vcpu, request.request));
+      const vcpu = vcpus[request.cpu];
+      if (vcpu === undefined)
+        throw new SkepError("config", `there is no vCPU ${request.cpu}: this machine has 0 to ${vcpus.length - 1}`);
+      return answerVcpu(vcpu, request.request);
+    }
+    case "read-memory": {
+      const { gpa, length } = request;
+      memoryRange(gpa, length);
+      const view = pc.memory.view(gpa, length);
+      if (view === undefined) throw noRam(gpa, length);
+      return { bytes: hexOfBytes(view) };
+    }
+    case "write-memory": {
+      const { gpa } = request;
+      const bytes = bytesOfHex(request.bytes);
+      if (bytes === undefined) throw new SkepError("config", "the bytes to write are no hexadecimal text");
+      memoryRange(gpa, bytes.length);
+      const view = pc.memory.writableView(gpa, bytes.length);
+      if (view === undefined) throw noRam(gpa, bytes.length);
+      view.set(bytes);
+      return { done: true };
+    }
+    case "ioapic":
+      return dumpIoApic(pc);
+    default:
+      throw new SkepError("config", "there is no such control request");
+  }
+}
