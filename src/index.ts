@@ -66,8 +66,8 @@ export interface VirtualMachineOptions {
   readonly modules?: readonly ModuleOptions[];
   /** Bytes, or a number with K, M or G behind it; 512M by default. */
   readonly memory?: number | string;
-  /** Virtual CPUs; 1 is all there can be so far. */
-  readonly cpus?: number;
+  /** Virtual CPUs, 1 by default; or with how they are grouped, as `8,sockets=2,cores=2,threads=2`. */
+  readonly cpus?: number | string;
   /** CPU model with features added and taken away, as `x86-64-v2,+movbe,-sse4_2`. */
   readonly cpu?: string;
   /** How guest code is executed; `interpret` is all there is so far. */

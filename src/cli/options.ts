@@ -46,7 +46,10 @@ const OPTIONS: { readonly [name: string]: Option } = {
   append: { value: "TEXT", help: ["the kernel's command line"] },
   module: { value: '"FILE ARGS"', multiple: true, runOnly: true, help: ["a Multiboot module; may be given again"] },
   memory: { value: "SIZE", help: ["guest memory, as in 512M, which is what a machine has otherwise"] },
-  cpus: { value: "N", help: ["number of virtual CPUs: 1, so far"] },
+  cpus: {
+    value: "N[,sockets=S,cores=C,threads=T]",
+    help: ["number of virtual CPUs, and how they are grouped (1; otherwise one socket of cores)"],
+  },
   cpu: {
     value: "MODEL[,+flag,-flag]",
     help: [
@@ -199,10 +202,7 @@ export function parseOptions(command: "run" | "start", args: readonly string[]):
       trace,
       ...optional("initrd", text("initrd")),
       ...optional("memory", text("memory")),
-      ...optional(
-        "cpus",
-        given("cpus", (count) => integer(count, "cpus")),
-      ),
+      ...optional("cpus", text("cpus")),
       ...optional("cpu", text("cpu")),
       ...optional("engine", text("engine")),
       ...optional("debugExit", debugExit),

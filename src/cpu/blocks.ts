@@ -50,8 +50,6 @@ export interface BlockFuncs {
   readonly lookupAgain: FuncRef;
   /** (last record, link address) -> first record of the next block, or 0 as for lookup. */
   readonly follow: FuncRef;
-  /** (host address, bytes): drops translated code that overlaps; the range lies in one page. */
-  readonly invalidateRange: FuncRef;
   /** (linear) -> (status, host) for an instruction fetch. */
   readonly translateFetch: FuncRef;
   /** (first record): puts a block on the list of the hot ones. */
@@ -81,8 +79,20 @@ function hashAt(host: Val, mode: Val): Val {
     .shl(2);
 }
 
+export interface InvalidationFuncs {
+  /** (host address, bytes): drops translated code that overlaps, here and at the other vCPUs; the range lies in one page. */
+  readonly invalidateRange: FuncRef;
+  /** (host address of a page): drops this vCPU's translated code there, and the page's bits in the code map. */
+  readonly invalidatePage: FuncRef;
+}
+
 /** Announced first, since stores need it and it needs nothing. */
-export function emitInvalidation(m: ModuleBuilder, env: (c: Code) => Env, staleHandler: number): FuncRef {
+export function emitInvalidation(
+  m: ModuleBuilder,
+  env: (c: Code) => Env,
+  staleHandler: number,
+  codeWritten: FuncRef,
+): InvalidationFuncs {
   const invalidatePage = m.func("invalidatePage", ["i32"], [], (c) => {
     const x = env(c);
     const [page] = c.params;
@@ -132,7 +142,7 @@ export function emitInvalidation(m: ModuleBuilder, env: (c: Code) => Env, staleH
       });
     });
   });
-  return m.func("invalidateRange", ["i32", "i32"], [], (c) => {
+  const invalidateRange = m.func("invalidateRange", ["i32", "i32"], [], (c) => {
     const x = env(c);
     const [host, bytes] = c.params;
     const chunks = (from: Val, to: Val): Val =>
@@ -140,15 +150,19 @@ export function emitInvalidation(m: ModuleBuilder, env: (c: Code) => Env, staleH
         .shl(from.bits(6, 6).zx())
         .and(i64(-1).shrU(i32(63).sub(to.bits(6, 6)).zx()));
     const map = x.ram.ld64(host.shrU(12).shl(3).add(x.cpu.ld32(0, VAR.CODE_MAP)));
-    c.if(map.and(chunks(host, host.add(bytes).sub(1))).ne(0n), () => c.invoke(invalidatePage, host.and(-4096)));
+    c.if(map.and(chunks(host, host.add(bytes).sub(1))).ne(0n), () => {
+      c.invoke(codeWritten, host, bytes);
+      c.invoke(invalidatePage, host.and(-4096));
+    });
   });
+  return { invalidateRange, invalidatePage };
 }
 
 export function emitBlocks(
   m: ModuleBuilder,
   env: (c: Code) => Env,
   paging: PagingFuncs,
-  invalidateRange: FuncRef,
+  hostProtectPage: FuncRef,
   decode: FuncRef,
 ): BlockFuncs {
   const exception = (x: Env, vector: number, error: number): void => {
@@ -171,7 +185,7 @@ export function emitBlocks(
         .shl(cpu.ld32(0, VAR.RAM_BITS).sub(10))
         .and(PAGE_HEADS_SIZE * 2 - 1),
     );
-    c.memoryFill(x.ram, cpu.ld32(0, VAR.CODE_MAP), 0, i32(1).shl(cpu.ld32(0, VAR.RAM_BITS).sub(9)));
+    // The code map stays, for other vCPUs have code too; a store to where there is none any more takes its bits back.
     c.st32(cpu, 0, ARENA, VAR.ARENA_NEXT);
     c.st32(cpu, 0, 0, VAR.HOT_COUNT);
   });
@@ -314,7 +328,10 @@ export function emitBlocks(
       const inPage = (page: Val, first: Val, last: Val, next: number, tag: number): void => {
         const mapAt = c.let(page.shrU(12).shl(3).add(cpu.ld32(0, VAR.CODE_MAP)));
         const map = c.let(x.ram.ld64(mapAt));
-        c.if(map.eqz(), () => c.invoke(paging.protectPage, page));
+        c.if(map.eqz(), () => {
+          c.invoke(paging.protectPage, page);
+          c.invoke(hostProtectPage, page);
+        });
         const chunks = i64(-1)
           .shl(first.bits(6, 6).zx())
           .and(i64(-1).shrU(i32(63).sub(last.bits(6, 6)).zx()));
@@ -499,5 +516,5 @@ export function emitBlocks(
     c.results([next]);
   });
 
-  return { lookup, lookupAgain, follow, invalidateRange, noteHot, flushBlocks, translateFetch };
+  return { lookup, lookupAgain, follow, noteHot, flushBlocks, translateFetch };
 }

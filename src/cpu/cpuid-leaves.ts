@@ -6,11 +6,14 @@ import { type CpuidRegister, FEATURES } from "../isa/features.ts";
 import { CR4_BIT, EFER_BIT, MAXPHYADDR } from "../isa/state.ts";
 import { AVX_COMPONENT, HEADER_SIZE, LEGACY_SIZE, XSTATE } from "../isa/system/xsave-layout.ts";
 import type { CpuModel } from "./model.ts";
+import { type CpuTopology, idWidth } from "./topology.ts";
 
 /** What a vCPU's leaves say besides the model. */
 export interface CpuidTopology {
   readonly apicId: number;
   readonly cpus: number;
+  /** One socket with as many cores as there are CPUs, unless given. */
+  readonly topology?: CpuTopology;
   /** Ticks a second of the TSC, and of the crystal that the local APIC's timer counts. */
   readonly tscHz: number;
   readonly crystalHz: number;
@@ -50,18 +53,15 @@ function featureBits(model: CpuModel, leaf: number, subleaf: number, register: C
 }
 
 /** Deterministic cache parameters: type (1 data, 2 instructions, 3 unified), level, ways, sets; lines of 64 bytes. */
-function cache(type: number, level: number, ways: number, sets: number, cpus: number): Words {
-  const cores = Math.min(cpus, 64) - 1;
+function cache(type: number, level: number, ways: number, sets: number, { cores, threads }: CpuTopology): Words {
+  // Bits 25:14 and 31:26 are ids to reserve, less one: the processors that share the cache (a core's), and the cores of a package.
+  const sharing = 2 ** idWidth(threads) - 1;
+  const package_ = Math.min(2 ** idWidth(cores), 64) - 1;
   return {
-    eax: type + level * 0x20 + 0x100 + cores * 0x4000000,
+    eax: type + level * 0x20 + 0x100 + sharing * 0x4000 + package_ * 0x4000000,
     ebx: 63 + (ways - 1) * 0x400000,
     ecx: sets - 1,
   };
-}
-
-/** Bits that number `count` things. */
-function width(count: number): number {
-  return count <= 1 ? 0 : Math.ceil(Math.log2(count));
 }
 
 /** Bits that XCR0 may hold. */
@@ -81,6 +81,9 @@ function ratio(tscHz: number, crystalHz: number): readonly [numerator: number, d
 
 function basicLeaves(model: CpuModel, topology: CpuidTopology): Leaf[] {
   const { apicId, cpus } = topology;
+  const groups = topology.topology ?? { sockets: 1, cores: cpus, threads: 1 };
+  const perPackage = groups.cores * groups.threads;
+  const packageBits = idWidth(groups.cores) + idWidth(groups.threads);
   const leaves: Leaf[] = [];
   const put = (leaf: number, words: Words, subleaf = ANY_SUBLEAF): void => {
     leaves.push({ leaf, subleaf, eax: 0, ebx: 0, ecx: 0, edx: 0, ...words });
@@ -88,9 +91,9 @@ function basicLeaves(model: CpuModel, topology: CpuidTopology): Leaf[] {
   const bits = (leaf: number, register: CpuidRegister, subleaf = 0): number =>
     featureBits(model, leaf, subleaf, register);
   put(0, { eax: model.maxBasic, ebx: word(model.vendor, 0), edx: word(model.vendor, 4), ecx: word(model.vendor, 8) });
-  const several = cpus > 1 ? 2 ** 28 : 0;
+  const several = perPackage > 1 ? 2 ** 28 : 0;
   const clflush = model.features.has("clflush") ? 8 * 0x100 : 0;
-  const logical = cpus > 1 ? Math.min(2 ** width(cpus), 128) * 0x10000 : 0;
+  const logical = perPackage > 1 ? Math.min(2 ** packageBits, 128) * 0x10000 : 0;
   put(1, {
     eax: model.signature,
     ebx: clflush + logical + (apicId & 0xff) * 0x1000000,
@@ -101,13 +104,15 @@ function basicLeaves(model: CpuModel, topology: CpuidTopology): Leaf[] {
   // One descriptor: all about caches is in leaf 4.
   put(2, { eax: 0x00ff0001 });
   if (model.maxBasic < 4) return leaves;
-  put(4, cache(1, 1, 8, 64, cpus), 0);
-  put(4, cache(2, 1, 8, 64, cpus), 1);
-  put(4, cache(3, 2, 8, 512, cpus), 2);
+  put(4, cache(1, 1, 8, 64, groups), 0);
+  put(4, cache(2, 1, 8, 64, groups), 1);
+  put(4, cache(3, 2, 8, 512, groups), 2);
   put(6, { eax: bits(6, "eax") });
   put(7, { ebx: bits(7, "ebx"), ecx: bits(7, "ecx"), edx: bits(7, "edx") }, 0);
-  put(0xb, { eax: 0, ebx: 1, ecx: 0x100, edx: apicId }, 0);
-  put(0xb, { eax: width(cpus), ebx: cpus, ecx: 0x201, edx: apicId }, 1);
+  for (const leaf of model.maxBasic >= 0x1f ? [0xb, 0x1f] : [0xb]) {
+    put(leaf, { eax: idWidth(groups.threads), ebx: groups.threads, ecx: 0x100, edx: apicId }, 0);
+    put(leaf, { eax: packageBits, ebx: perPackage, ecx: 0x201, edx: apicId }, 1);
+  }
   const components = xcr0(model);
   if (components !== 0) {
     const avx = (components & XSTATE.AVX) !== 0;

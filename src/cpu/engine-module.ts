@@ -36,7 +36,7 @@ import { Code } from "../wasm/code.ts";
 import type { Memory } from "../wasm/memory.ts";
 import { type FuncRef, ModuleBuilder, type TableRef } from "../wasm/module.ts";
 import { i32, i64, select, type Val } from "../wasm/value.ts";
-import { emitBlocks, emitInvalidation } from "./blocks.ts";
+import { emitBlocks, emitInvalidation, type InvalidationFuncs } from "./blocks.ts";
 import { buildOpcodeMaps } from "./decode-table.ts";
 import { emitDecoder, layOutTables, PSEUDO } from "./decoder.ts";
 import { IMPORT } from "./engine-imports.ts";
@@ -118,7 +118,8 @@ interface Foundation {
   readonly parts: InterpreterParts;
   readonly env: (c: Code) => HelperEnv;
   readonly paging: ReturnType<typeof emitPaging>;
-  readonly invalidateRange: FuncRef;
+  readonly invalidation: InvalidationFuncs;
+  readonly hostProtectPage: FuncRef;
 }
 
 /** Memory limits are those of the memories that the host makes. */
@@ -137,6 +138,8 @@ function emitFoundation(limits: EngineMemoryLimits): Foundation {
   }
   const mmioRead = m.importFunc(IMPORT, "mmioRead", ["i32", "i32", "i32"], ["i32"]);
   const mmioWrite = m.importFunc(IMPORT, "mmioWrite", ["i32", "i32", "i32", "i32"], []);
+  const hostProtectPage = m.importFunc(IMPORT, "protectPage", ["i32"], []);
+  const codeWritten = m.importFunc(IMPORT, "codeWritten", ["i32", "i32"], []);
   const slowLoads = new Map<Width, FuncRef>();
   const slowStores = new Map<Width, FuncRef>();
   const holder: { probeWrite?: FuncRef; anyAddress?: FuncRef; offsetAddress?: FuncRef; anyEffectiveAddress?: FuncRef } =
@@ -167,8 +170,8 @@ function emitFoundation(limits: EngineMemoryLimits): Foundation {
   store.parts = parts;
   const env = (c: Code): HelperEnv => new HelperEnv(c, parts, c.type.results[0] === "i32");
   const paging = emitPaging(m, env);
-  const invalidateRange = emitInvalidation(m, env, PSEUDO.STALE);
-  const access = emitMemoryAccess(m, env, paging, { mmioRead, mmioWrite }, invalidateRange);
+  const invalidation = emitInvalidation(m, env, PSEUDO.STALE, codeWritten);
+  const access = emitMemoryAccess(m, env, paging, { mmioRead, mmioWrite }, invalidation.invalidateRange);
   for (const [width, func] of access.slowLoad) slowLoads.set(width, func);
   for (const [width, func] of access.slowStore) slowStores.set(width, func);
   holder.probeWrite = access.probeWrite;
@@ -213,7 +216,7 @@ function emitFoundation(limits: EngineMemoryLimits): Foundation {
     c.returnCall(offsetAddress, record, c.call(effective, record).add(displacement).and(mask), bytes, write);
     c.unreachable();
   });
-  return { m, cpu, ram, store, parts, env, paging, invalidateRange };
+  return { m, cpu, ram, store, parts, env, paging, invalidation, hostProtectPage };
 }
 
 /** Code mode, TLB tables and the tag of the jump cache, from the registers that decide them. */
@@ -326,7 +329,7 @@ export function buildEngineModule(
   const tables = layOutTables(plan.entries, buildOpcodeMaps(plan.entries));
   m.data(base.cpu, DECODE_BASE, tables.bytes);
   const decode = m.declare("decodeBlock", ["i64", "i32", "i32", "i32"], ["i32"]);
-  const blocks = emitBlocks(m, env, base.paging, base.invalidateRange, decode);
+  const blocks = emitBlocks(m, env, base.paging, base.hostProtectPage, decode);
   emitDecoder(m, env, tables, decode, blocks.translateFetch);
 
   const inlineCount = plan.handlers.filter((spec) => spec !== undefined && rank.has(spec.name)).length;
@@ -361,7 +364,9 @@ export function buildEngineModule(
   m.exportFunc("resetTlb", base.paging.resetTlb);
   m.exportFunc("flushTlb", base.paging.flushTlb);
   m.exportFunc("flushBlocks", blocks.flushBlocks);
-  m.exportFunc("invalidateRange", base.invalidateRange);
+  m.exportFunc("invalidateRange", base.invalidation.invalidateRange);
+  m.exportFunc("invalidatePage", base.invalidation.invalidatePage);
+  m.exportFunc("protectPage", base.paging.protectPage);
   m.exportFunc("walk", base.paging.walk);
   m.exportFunc("lookup", blocks.lookup);
   m.exportFunc("decodeBlock", decode);

@@ -95,6 +95,8 @@ interface EngineExports {
   flushTlb(all: number): void;
   flushBlocks(): void;
   invalidateRange(host: number, bytes: number): void;
+  invalidatePage(host: number): void;
+  protectPage(host: number): void;
   walk(linear: bigint, access: number): [status: number, gpa: bigint, page: number];
 }
 
@@ -138,6 +140,9 @@ export class TranslateEngine implements Engine {
         readCr8: () => host.readCr8(),
         writeCr8: (value: number) => host.writeCr8(value),
         random32: () => host.random32(),
+        pause: () => host.pause(),
+        protectPage: (page: number) => host.protectPage(unsigned(page)),
+        codeWritten: (at: number, bytes: number) => host.codeWritten(unsigned(at), bytes),
         anomaly: (what: number, argument: number) => host.anomaly(what, argument),
       },
     };
@@ -314,6 +319,14 @@ export class TranslateEngine implements Engine {
       if (map[Math.floor(at / 4096)] !== 0n) this.exports.invalidateRange(at, end - at);
       at = end;
     }
+  }
+
+  protectPage(page: number): void {
+    this.exports.protectPage(page);
+  }
+
+  codeWritten(host: number, length: number): void {
+    for (let page = host - (host % 4096); page < host + length; page += 4096) this.exports.invalidatePage(page);
   }
 
   setSlots(slots: readonly MemorySlot[]): void {

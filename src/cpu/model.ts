@@ -50,9 +50,9 @@ function model(
 }
 
 const MODELS: readonly CpuModel[] = [
-  model("x86-64-v2", FAMILY_6, 0x16, "skep x86-64-v2 processor", X86_64_V2),
-  model("x86-64", FAMILY_6, 0x16, "skep x86-64 processor", [...X86_64_V1, ...PLATFORM]),
-  model("max", FAMILY_6, 0x16, "skep processor", MAX),
+  model("x86-64-v2", FAMILY_6, 0x1f, "skep x86-64-v2 processor", X86_64_V2),
+  model("x86-64", FAMILY_6, 0x1f, "skep x86-64 processor", [...X86_64_V1, ...PLATFORM]),
+  model("max", FAMILY_6, 0x1f, "skep processor", MAX),
   model("pentium3", 0x0000068a, 2, "skep pentium3 processor", PENTIUM3),
   model("pentium", 0x00000543, 1, "skep pentium processor", PENTIUM),
   model("486", 0x00000480, 1, "skep 486 processor", I486),

@@ -83,6 +83,8 @@ export const readCr8 = hostService("readCr8", [], ["i32"]);
 export const writeCr8 = hostService("writeCr8", ["i32"], []);
 /** 32 random bits. */
 export const random32 = hostService("random32", [], ["i32"]);
+/** The guest executed PAUSE. */
+export const pause = hostService("pause", [], []);
 /** Counts and logs a guest anomaly by number (see ANOMALY in src/isa/anomaly.ts) with one argument. */
 export const anomaly = hostService("anomaly", ["i32", "i32"], []);
 
@@ -100,5 +102,6 @@ export const SERVICES: readonly Service[] = [
   readCr8,
   writeCr8,
   random32,
+  pause,
   anomaly,
 ];

@@ -2,6 +2,7 @@
 // anything is built.
 
 import { type CpuModel, CpuModelError, DEFAULT_CPU_MODEL, parseCpuModel } from "../cpu/model.ts";
+import type { CpuTopology } from "../cpu/topology.ts";
 import { SkepError } from "../errors.ts";
 import { MINIMUM_MEMORY } from "../firmware/e820.ts";
 import type { BlockStorage } from "../host/block.ts";
@@ -15,7 +16,8 @@ export type EngineName = (typeof ENGINES)[number];
 export interface MachineRequest {
   /** Bytes, or a number with K, M or G behind it. */
   readonly memory?: number | string;
-  readonly cpus?: number;
+  /** A number, or with how they are grouped: `8,sockets=2,cores=2,threads=2`. */
+  readonly cpus?: number | string;
   /** A model with features added and taken away: `x86-64-v2,+movbe,-sse4_2`. */
   readonly cpu?: string;
   readonly engine?: string;
@@ -29,6 +31,7 @@ export interface MachineRequest {
 export interface MachineConfig {
   readonly memoryBytes: number;
   readonly cpus: number;
+  readonly topology: CpuTopology;
   readonly cpu: CpuModel;
   readonly engine: EngineName;
   readonly debugExitPort: number | undefined;
@@ -55,7 +58,7 @@ export const DEFAULT_MEMORY = 512 * 2 ** 20;
 export const DEFAULT_DEBUG_EXIT_PORT = 0xf4;
 /** Slots of the bus that are left for disks. */
 export const DISKS_MAX = 24;
-const CPUS_MAX = 1;
+export const CPUS_MAX = 64;
 const SERIAL_PORTS_MAX = 4;
 const PAGE = 4096;
 const UNITS: { readonly [unit: string]: number } = { "": 1, K: 2 ** 10, M: 2 ** 20, G: 2 ** 30 };
@@ -90,6 +93,34 @@ function cpuModel(text: string): CpuModel {
   }
 }
 
+const GROUPS = ["sockets", "cores", "threads"] as const;
+
+/** Reads `N[,sockets=S][,cores=C][,threads=T]`. What is left out follows: one thread a core, one socket, and as many cores as it takes. */
+function cpuCount(request: number | string): { cpus: number; topology: CpuTopology } {
+  const [count, ...parts] = String(request).split(",");
+  const cpus = /^(0x[0-9a-f]+|\d+)$/i.test(count) ? Number(count) : Number.NaN;
+  if (!Number.isInteger(cpus) || cpus < 1) bad(`"${count}" is no number of CPUs`);
+  if (cpus > CPUS_MAX) bad(`${cpus} CPUs are more than the ${CPUS_MAX} that a machine can have`);
+  const given: Partial<Record<(typeof GROUPS)[number], number>> = {};
+  for (const part of parts) {
+    const [, name, value] = /^(\w+)=(\d+)$/.exec(part) ?? [];
+    const group = GROUPS.find((known) => known === name);
+    if (group === undefined)
+      bad(`"${part}" is no part of a CPU topology: write it as in 8,sockets=2,cores=2,threads=2`);
+    if (given[group] !== undefined) bad(`${group} is given twice in "${request}"`);
+    if (Number(value) < 1) bad(`"${part}": there is at least one of each`);
+    given[group] = Number(value);
+  }
+  const threads = given.threads ?? 1;
+  const sockets = given.sockets ?? (given.cores === undefined ? 1 : cpus / (given.cores * threads));
+  const cores = given.cores ?? cpus / (sockets * threads);
+  if (!Number.isInteger(sockets) || !Number.isInteger(cores) || sockets * cores * threads !== cpus) {
+    const asked = GROUPS.filter((group) => given[group] !== undefined).map((group) => `${group}=${given[group]}`);
+    bad(`${cpus} CPUs cannot be grouped as ${asked.join(",")}`);
+  }
+  return { cpus, topology: { sockets, cores, threads } };
+}
+
 function debugExitPort(request: boolean | number | undefined): number | undefined {
   if (request === undefined || request === false) return undefined;
   if (request === true) return DEFAULT_DEBUG_EXIT_PORT;
@@ -104,9 +135,7 @@ function traceKind(name: string): TraceKind {
 
 /** Checks a request and fills in the defaults. */
 export function machineConfig(request: MachineRequest): MachineConfig {
-  const cpus = request.cpus ?? 1;
-  if (!Number.isInteger(cpus) || cpus < 1) bad(`"${cpus}" is no number of CPUs`);
-  if (cpus > CPUS_MAX) bad(`${cpus} CPUs are more than the ${CPUS_MAX} that a machine can have so far`);
+  const { cpus, topology } = cpuCount(request.cpus ?? 1);
   const engine = request.engine ?? "interpret";
   const known = ENGINES.find((name) => name === engine);
   if (known === undefined) bad(`unknown engine "${engine}": known are ${ENGINES.join(", ")}`);
@@ -116,6 +145,7 @@ export function machineConfig(request: MachineRequest): MachineConfig {
   return {
     memoryBytes: memoryBytes(request.memory ?? DEFAULT_MEMORY),
     cpus,
+    topology,
     cpu: cpuModel(request.cpu ?? DEFAULT_CPU_MODEL),
     engine: known,
     debugExitPort: debugExitPort(request.debugExit),

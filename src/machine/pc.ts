@@ -3,6 +3,7 @@
 
 import { engineModel } from "../cpu/cpuid-leaves.ts";
 import { type EngineOptions, ramMemoryBytes, TranslateEngine } from "../cpu/engine.ts";
+import { apicIdOf } from "../cpu/topology.ts";
 import { AcpiPm } from "../devices/acpi-pm.ts";
 import { DebugExit } from "../devices/debug-exit.ts";
 import { I8042 } from "../devices/i8042.ts";
@@ -294,9 +295,10 @@ export class Pc {
     const { config, clock, trace } = options;
     const words = new RandomWords(this.host);
     for (let id = 0; id < config.cpus; id++) {
+      const apicId = apicIdOf(config.topology, id);
       const vcpu = new Vcpu({
         id,
-        apicId: id,
+        apicId,
         bootstrap: id === 0,
         clock,
         timers: this.timers,
@@ -308,7 +310,9 @@ export class Pc {
         trace,
         acknowledgePic: () => this.pic.acknowledge(),
         random32: () => words.next(),
-        createEngine: (host) => options.createEngine?.(host, this.memory, id) ?? this.makeEngine(host, id),
+        code: this.memory,
+        sharesThread: config.cpus > 1,
+        createEngine: (host) => options.createEngine?.(host, this.memory, apicId) ?? this.makeEngine(host, apicId),
       });
       this.memory.attach(vcpu.engine);
       this.vm.addVcpu(vcpu);
@@ -316,7 +320,7 @@ export class Pc {
   }
 
   private makeEngine(host: EngineHost, apicId: number): Engine {
-    const { cpu, cpus, engine } = this.config;
+    const { cpu, cpus, topology, engine } = this.config;
     if (engine === "translate" && this.translator === undefined)
       throw new SkepError("internal", "a machine is to translate, and has no translator");
     return new TranslateEngine({
@@ -324,7 +328,7 @@ export class Pc {
       ram: this.memory.memory,
       ramBytes: this.memory.bytes,
       slots: this.memory.slots,
-      model: engineModel(cpu, { apicId, cpus, tscHz: TSC_HZ, crystalHz: CRYSTAL_HZ }),
+      model: engineModel(cpu, { apicId, cpus, topology, tscHz: TSC_HZ, crystalHz: CRYSTAL_HZ }),
       host,
       translator: this.translator,
     });

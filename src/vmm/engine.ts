@@ -20,6 +20,12 @@ export interface EngineHost {
   readCr8(): number;
   writeCr8(value: number): void;
   random32(): number;
+  /** The guest executed PAUSE: it waits for somebody. */
+  pause(): void;
+  /** A page of host memory is to have its first translated code: no other vCPU may write there any more without asking (`Engine.protectPage`). */
+  protectPage(page: number): void;
+  /** This vCPU wrote where some vCPU has translated code; it has dropped its own, the others must (`Engine.codeWritten`). */
+  codeWritten(host: number, length: number): void;
   /** ANOMALY number of src/isa/anomaly.ts and an argument. */
   anomaly(what: number, argument: number): void;
 }
@@ -71,6 +77,10 @@ export interface Engine {
 
   /** Guest memory at these host bytes was written from outside (DMA, loader): translated code there is dropped. */
   memoryWritten(host: number, length: number): void;
+  /** Another vCPU has translated code in a page of host memory: stores to it go the slow way from now on. */
+  protectPage(page: number): void;
+  /** Another vCPU wrote to translated code: what this one has in those pages is dropped. */
+  codeWritten(host: number, length: number): void;
   setSlots(slots: readonly MemorySlot[]): void;
   /** Guest-physical address of a linear address with supervisor rights, or -1; changes nothing. */
   translate(linear: bigint): number;

@@ -72,6 +72,16 @@ export class GuestRam implements GuestMemory {
     this.engines.push(engine);
   }
 
+  /** `by` is to have its first translated code in a page. */
+  protectPage(page: number, by: Engine): void {
+    for (const engine of this.engines) if (engine !== by) engine.protectPage(page);
+  }
+
+  /** `by` wrote to translated code, and has dropped its own. */
+  codeWritten(host: number, length: number, by: Engine): void {
+    for (const engine of this.engines) if (engine !== by) engine.codeWritten(host, length);
+  }
+
   view(gpa: number, length: number): Uint8Array | undefined {
     const host = this.host(gpa, length);
     return host === OUTSIDE ? undefined : new Uint8Array(this.memory.buffer, host, length);

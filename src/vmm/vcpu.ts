@@ -25,6 +25,8 @@ export const ACTIVITY_STATE = { RUNNING: 0, HALTED: 1, SHUTDOWN: 2, WAIT_FOR_SIP
 
 const NO_EXCEPTION = 0xffffffff;
 const NMI_VECTOR = 2;
+/** So often a vCPU may execute PAUSE in a slice before another one gets its turn: what it waits for will not come before that. */
+const PAUSES = 8;
 const APIC_PAGE_BYTES = 0x1000;
 const TWO_32 = 2 ** 32;
 const MSR = { APIC_BASE: 0x1b, TSC_DEADLINE: 0x6e0, X2APIC_FIRST: 0x800, X2APIC_LAST: 0x8ff } as const;
@@ -35,6 +37,12 @@ const EXIT_NAMES: { readonly [reason: number]: string } = Object.fromEntries(
 const ANOMALY_NAMES: { readonly [number: number]: string } = Object.fromEntries(
   Object.entries(ANOMALY).map(([name, number]) => [number, name.toLowerCase().replaceAll("_", " ")]),
 );
+
+/** Tells the other vCPUs of translated code (`Engine.protectPage`, `Engine.codeWritten`). */
+export interface CodePages {
+  protectPage(page: number, by: Engine): void;
+  codeWritten(host: number, length: number, by: Engine): void;
+}
 
 export interface VcpuOptions {
   readonly id: number;
@@ -51,6 +59,9 @@ export interface VcpuOptions {
   /** The interrupt acknowledge cycle at the 8259 pair; gives the vector. */
   acknowledgePic(): number;
   random32(): number;
+  readonly code: CodePages;
+  /** Other vCPUs run on the same thread: one that waits for them gives way. */
+  readonly sharesThread?: boolean;
   createEngine(host: EngineHost): Engine;
 }
 
@@ -72,6 +83,7 @@ export class Vcpu implements Stateful {
       "waiting",
       "sliceEnd",
       "tscOffset",
+      "pausesLeft",
       "source",
     ],
   };
@@ -106,6 +118,8 @@ export class Vcpu implements Stateful {
   /** Virtual time at which the present run is to end: a timer that is set to before it ends it early. */
   private sliceEnd = 0;
   private tscOffset = 0n;
+  /** PAUSE instructions until the present run ends in favour of the vCPUs that share the thread. */
+  private pausesLeft = 0;
 
   constructor(options: VcpuOptions) {
     this.options = options;
@@ -164,6 +178,7 @@ export class Vcpu implements Stateful {
   /** Executes about `budget` instructions, not beyond virtual time `sliceEnd` as far as timers set meanwhile ask for it; an EXIT reason. */
   run(budget: number, sliceEnd: number): number {
     this.sliceEnd = sliceEnd;
+    this.pausesLeft = PAUSES;
     this.statistics.entries++;
     this.host.enter(VCPU_STATE.RUNNING);
     let reason: number;
@@ -341,6 +356,11 @@ export class Vcpu implements Stateful {
         this.apic.writeCr8(value & 0xf);
       },
       random32: () => this.options.random32(),
+      pause: () => {
+        if (this.options.sharesThread && --this.pausesLeft === 0) this.requestExit();
+      },
+      protectPage: (page) => this.options.code.protectPage(page, this.engine),
+      codeWritten: (at, length) => this.options.code.codeWritten(at, length, this.engine),
       anomaly: (what, argument) => {
         const name = ANOMALY_NAMES[what] ?? `anomaly ${what}`;
         anomalies.anomaly(this.source, `${name} 0x${(argument >>> 0).toString(16)}`);

@@ -119,6 +119,7 @@ export class Vm {
         if (!runs || this.exit !== undefined) continue;
         ran = true;
         now = this.slice(vcpu, now);
+        if (this.vcpus.length > 1) this.fireTimers(now);
       }
       if (this.exit !== undefined) continue;
       if (!ran) {

@@ -8,7 +8,7 @@ import { parseSize } from "../../src/machine/config.ts";
 
 test("every option of a run", () => {
   const { machine, serial, stats, help } = parseOptions("run", [
-    ..."--kernel k --initrd=i --memory 1G --cpus 1 --cpu x86-64-v2,+movbe,-sse4_2 --engine interpret --stats".split(
+    ..."--kernel k --initrd=i --memory 1G --cpus 4,sockets=2 --cpu x86-64-v2,+movbe,-sse4_2 --engine interpret --stats".split(
       " ",
     ),
     ..."--disk a.img --disk b,c.img,readonly --serial file:/tmp/x --debug-exit --trace exits,ports --trace msr".split(
@@ -25,7 +25,7 @@ test("every option of a run", () => {
     initrd: "i",
     commandLine: "console=ttyS0 -x",
     memory: "1G",
-    cpus: 1,
+    cpus: "4,sockets=2",
     cpu: "x86-64-v2,+movbe,-sse4_2",
     engine: "interpret",
     disks: [
@@ -57,7 +57,6 @@ test("mistakes are one line", () => {
     [["vmlinuz"], /"vmlinuz" is no option/],
     [["--serial", "tcp"], /it is stdio, null or file:PATH/],
     [["--serial", "file:"], /it is stdio, null or file:PATH/],
-    [["--cpus", "two"], /"--cpus two" is no number/],
     [["--debug-exit=port"], /is no number/],
     [["--module", "  "], /needs a file/],
     [["--stats=yes"], /stats/],

@@ -89,9 +89,11 @@ export class Rig {
     model: EngineModel = everything(),
     host: Partial<EngineHost> = {},
     threshold: number | undefined = FORCED ? 1 : undefined,
+    /** Guest RAM that another rig has made. */
+    shared?: WebAssembly.Memory,
   ) {
     const pages = ramMemoryBytes(RAM_BYTES) / 65536;
-    this.ram = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
+    this.ram = shared ?? new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
     this.bytes = new Uint8Array(this.ram.buffer);
     this.view = new DataView(this.ram.buffer);
     this.engine = new TranslateEngine({
@@ -114,6 +116,9 @@ export class Rig {
         readCr8: () => 0,
         writeCr8: () => undefined,
         random32: () => 4,
+        pause: () => undefined,
+        protectPage: () => undefined,
+        codeWritten: () => undefined,
         anomaly: () => undefined,
         ...host,
       },

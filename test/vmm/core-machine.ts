@@ -41,6 +41,7 @@ export class CoreMachine {
           trace: {},
           acknowledgePic: () => this.pic.acknowledge(),
           random32: () => 4,
+          code: { protectPage: () => {}, codeWritten: () => {} },
           createEngine: (host) => {
             const engine = new FakeEngine(host);
             this.engines.push(engine);

@@ -114,6 +114,12 @@ export class FakeEngine implements Engine {
     this.written.push([host, length]);
   }
 
+  protectPage(_page: number): void {}
+
+  codeWritten(host: number, length: number): void {
+    this.written.push([host, length]);
+  }
+
   setSlots(_slots: readonly MemorySlot[]): void {}
 
   translate(_linear: bigint): number {

@@ -2,6 +2,7 @@
 // (SDM Vol. 2A-2B: MOV to XLAT by name; Vol. 2D A.3 for the reserved NOP space).
 
 import { i32, select, type Val } from "../../wasm/value.ts";
+import { pause } from "../helper.ts";
 import type { Instruction, InstructionGroup } from "../instruction.ts";
 import { addressMask, segmentAddress } from "../segmentation.ts";
 import type { Bits, Sem } from "../semantics.ts";
@@ -223,7 +224,7 @@ const NO_OPERATION: Instruction = {
 
 const HINTS: InstructionGroup = [
   NO_OPERATION,
-  { name: "PAUSE", rows: ["F3 90"], semantics: nothing },
+  { name: "PAUSE", rows: ["F3 90"], semantics: (x) => x.invoke(pause) },
   { name: "LFENCE", rows: ["NP 0F AE /5: Rd"], feature: "sse2", semantics: nothing },
   { name: "MFENCE", rows: ["NP 0F AE /6: Rd"], feature: "sse2", semantics: nothing },
   { name: "SFENCE", rows: ["NP 0F AE /7: Rd"], feature: "sse", semantics: nothing },

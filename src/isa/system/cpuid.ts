@@ -66,8 +66,8 @@ const cpuid = helper("cpuid", [], [], (x) => {
   const [, ebx, ecx, edx] = words;
   c.if(at.eqz(), () => {
     for (const word of words) c.set(word, 0);
-    // The topology leaf answers any subleaf with its number and the APIC identifier.
-    c.if(leaf.eq(0xb), () => {
+    // The topology leaves answer any subleaf with its number and the APIC identifier.
+    c.if(leaf.eq(0xb).or(leaf.eq(0x1f)), () => {
       c.set(ecx, subleaf.and(0xff));
       c.set(edx, x.cpu.ld32(0, CPUID_TABLE + CPUID_HEADER.APIC_ID));
     });
