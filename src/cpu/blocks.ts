@@ -417,7 +417,7 @@ export function emitBlocks(
     c.if(
       cpu
         .ld32(0, VAR.BUDGET)
-        .leS(0)
+        .leS(cpu.ld32(0, VAR.LIMIT))
         .and(x.get(DEBUG_TRAPS).eqz().or(x.get(SHADOW).ne(0))),
       () => {
         c.st32(cpu, 0, EXIT.BUDGET, VAR.EXIT_REASON);

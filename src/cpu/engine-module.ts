@@ -130,7 +130,8 @@ export interface EngineMemoryLimits {
 /** What does not depend on the instruction table: memory, paging, access paths, services. */
 function emitFoundation(limits: EngineMemoryLimits): Foundation {
   const m = new ModuleBuilder();
-  const cpu = m.importMemory(IMPORT, "cpu", { min: CPU_MEMORY_SIZE / 65536 });
+  const pages = CPU_MEMORY_SIZE / 65536;
+  const cpu = m.importMemory(IMPORT, "cpu", { min: pages, max: pages, shared: true });
   const ram = m.importMemory(IMPORT, "ram", { min: limits.ramPages, max: 65536, shared: true });
   const store = new HelperStore(m);
   for (const service of SERVICES) {

@@ -1,5 +1,6 @@
 // The engine as the core sees it: one vCPU's memory, an instance of the engine module, and register access from outside.
 
+import { EXIT } from "../isa/exit.ts";
 import {
   ACTIVITY,
   ARITHMETIC_FLAGS,
@@ -40,6 +41,7 @@ import { type Engine, type EngineHost, type EngineStatistics, INJECT, type Memor
 import { type Section, StateError } from "../vmm/state.ts";
 import { FEATURE_NAMES } from "./decode-table.ts";
 import { IMPORT } from "./engine-imports.ts";
+import { armKicks, kick } from "./kick.ts";
 import { CPU_MEMORY_SIZE, SLOT_BASE, SLOT_MAX, SLOT_SIZE, TLB_EMPTY_TAG, VAR } from "./layout.ts";
 import { WALK } from "./paging.ts";
 import type { Translator, TranslatorHost } from "./translator/translator.ts";
@@ -111,14 +113,16 @@ export class TranslateEngine implements Engine {
   private readonly codeMap: number;
   private readonly model: EngineModel;
   private readonly translator: Translator | undefined;
+  private readonly host: EngineHost;
   private retiredBefore = 0;
-  private granted = 0;
 
   constructor(options: EngineOptions) {
     const { host } = options;
+    this.host = host;
     this.ram = options.ram;
     this.model = options.model;
-    this.memory = new WebAssembly.Memory({ initial: CPU_MEMORY_SIZE / 65536 });
+    const pages = CPU_MEMORY_SIZE / 65536;
+    this.memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
     this.view = new DataView(this.memory.buffer);
     const unsigned = (value: number): number => value >>> 0;
     const imports = {
@@ -182,20 +186,18 @@ export class TranslateEngine implements Engine {
   }
 
   run(budget: number): number {
+    // First armed, then asked: what is posted in between is either seen here or kicks the run that follows.
+    armKicks(this.memory);
+    if (this.host.requested?.() === true) return EXIT.BUDGET;
     this.view.setInt32(VAR.BUDGET, budget, true);
-    this.granted = budget;
     const reason = this.exports.run();
-    this.retiredBefore += this.granted - this.view.getInt32(VAR.BUDGET, true);
-    this.granted = 0;
-    this.view.setInt32(VAR.BUDGET, 0, true);
+    this.retiredBefore += budget - this.view.getInt32(VAR.BUDGET, true);
     this.translator?.work();
     return reason;
   }
 
   requestExit(): void {
-    const left = this.view.getInt32(VAR.BUDGET, true);
-    this.granted -= left;
-    this.view.setInt32(VAR.BUDGET, 0, true);
+    kick(this.memory);
   }
 
   setPendingEvents(events: number): void {

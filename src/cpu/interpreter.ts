@@ -56,7 +56,7 @@ export function emitInterpreter(options: InterpreterOptions): FuncRef {
       );
       const budget = c.let(cpu.ld32(0, VAR.BUDGET));
       c.if(
-        budget.leS(0),
+        budget.leS(cpu.ld32(0, VAR.LIMIT)),
         () => {
           setRip();
           c.ret(EXIT.BUDGET);

@@ -26,6 +26,9 @@ export interface EngineHost {
   protectPage(page: number): void;
   /** This vCPU wrote where some vCPU has translated code; it has dropped its own, the others must (`Engine.codeWritten`). */
   codeWritten(host: number, length: number): void;
+  /** Asked at each entry, when kicks (src/cpu/kick.ts) count already: true where something has been posted to this vCPU that it shall look at before
+   *  it executes anything. Without it nobody posts. */
+  requested?(): boolean;
   /** ANOMALY number of src/isa/anomaly.ts and an argument. */
   anomaly(what: number, argument: number): void;
 }

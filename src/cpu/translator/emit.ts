@@ -188,7 +188,7 @@ class RegionEmitter {
     c.scope(() => {
       const budget = c.let(cpu.ld32(0, VAR.BUDGET));
       c.if(
-        budget.leS(0),
+        budget.leS(cpu.ld32(0, VAR.LIMIT)),
         () => code.leave(STATUS.ENTER, this.place(node, block.record), undefined, block.page),
         undefined,
         "unlikely",

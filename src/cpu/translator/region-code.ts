@@ -212,7 +212,7 @@ export class RegionCode {
       .and(cpu.ld32(slot, JUMP_CACHE + 12).eq(cpu.ld32(0, VAR.JUMP_TAG)));
     const budget = c.let(cpu.ld32(0, VAR.BUDGET));
     c.if(
-      known.and(budget.gtS(0)),
+      known.and(budget.gtS(cpu.ld32(0, VAR.LIMIT))),
       () => {
         const record = c.let(cpu.ld32(slot, JUMP_CACHE + 8));
         c.st64(cpu, 0, target.and(-4096n), RIP_BASE.offset);

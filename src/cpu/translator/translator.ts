@@ -133,7 +133,7 @@ export class Translator {
   private translate(hot: readonly { readonly record: number; readonly linearPage: bigint }[]): void {
     const { host } = this;
     const m = new ModuleBuilder();
-    const cpu = m.importMemory(IMPORT, "cpu", { min: 1 });
+    const cpu = m.importMemory(IMPORT, "cpu", { min: 1, max: 65536, shared: true });
     const ram = m.importMemory(IMPORT, "ram", { min: 1, max: 65536, shared: true });
     const imports: { [name: string]: WebAssembly.ImportValue } = { cpu: host.cpu, ram: host.ram };
     const parts = this.parts(m, cpu, ram, imports);

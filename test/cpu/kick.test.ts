@@ -1,0 +1,43 @@
+// A kick from another thread ends a run, wherever it falls, and none is lost between what was posted and the run that begins.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { Worker } from "node:worker_threads";
+import { kick } from "../../src/cpu/kick.ts";
+import { EXIT } from "../../src/isa/exit.ts";
+import { AT, everything, Rig } from "./rig.ts";
+
+const SPIN = [0xeb, 0xfe];
+
+test("a kick between runs is forgotten, one that was posted before is asked for", () => {
+  let posted = false;
+  const rig = new Rig(everything(), { requested: () => posted }).longMode();
+  kick(rig.engine.memory);
+  assert.equal(rig.run(SPIN, AT.CODE, 1000), EXIT.BUDGET);
+  assert.equal(rig.engine.retired(), 1000);
+  posted = true;
+  assert.equal(rig.run(SPIN, AT.CODE, 1000), EXIT.BUDGET);
+  assert.equal(rig.engine.retired(), 1000);
+});
+
+for (const threshold of [undefined, 1]) {
+  test(`another thread ends runs that would not end, ${threshold === undefined ? "interpreted" : "translated"}`, async () => {
+    const rig = new Rig(everything(), {}, threshold).longMode();
+    const rounds = 200;
+    const control = new Int32Array(new SharedArrayBuffer(4));
+    const worker = new Worker(new URL("./kicker.ts", import.meta.url), {
+      workerData: { memory: rig.engine.memory, control, rounds },
+    });
+    rig.run(SPIN, AT.CODE, 5000);
+    const done = new Promise<number>((resolve) => worker.on("exit", resolve));
+    const before = rig.engine.retired();
+    for (let round = 1; round <= rounds; round++) {
+      // The other thread kicks again until it sees that the run has ended, since here nothing is posted that could be asked for.
+      Atomics.store(control, 0, 2 * round - 1);
+      assert.equal(rig.engine.run(0x7ffffff0), EXIT.BUDGET);
+      Atomics.store(control, 0, 2 * round);
+    }
+    assert.ok(rig.engine.retired() > before);
+    assert.equal(await done, 0);
+  });
+}
