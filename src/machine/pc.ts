@@ -145,7 +145,8 @@ export class Pc {
       wallClockAtZero: host.wallClock() - clock.now() / 1e6,
     });
     io.mapPorts("rtc", RTC_PORTS.index, 2, this.rtc);
-    this.hpet = this.makeHpet(clock);
+    const msi = new MsiReceiver({ bus: router, anomalies });
+    this.hpet = this.makeHpet(clock, msi);
     io.mapMmio("hpet", HPET_BASE, HPET_LENGTH, this.hpet);
 
     this.pmTimer = new PmTimer({
@@ -192,7 +193,6 @@ export class Pc {
     const intx = PCI_PIC_IRQS.map((irq, line) =>
       this.sharedPin(this.pic.pin(irq), this.ioapic.pin(PCI_GSI_BASE + line, "pci")),
     );
-    const msi = new MsiReceiver({ bus: router, anomalies });
     this.pci = new PciHost({
       io,
       msi,
@@ -334,7 +334,7 @@ export class Pc {
     });
   }
 
-  private makeHpet(clock: Clock): Hpet {
+  private makeHpet(clock: Clock, msi: MsiReceiver): Hpet {
     const pins: (InterruptPin | undefined)[] = [];
     for (const pin of HPET_PINS) pins[pin] = this.ioapic.pin(pin, "hpet");
     return new Hpet({
@@ -342,6 +342,7 @@ export class Pc {
       timers: this.timers,
       anomalies: this.anomalies,
       pins,
+      msi,
       legacyPins: [this.isaPin(IRQ.TIMER, "hpet"), this.isaPin(IRQ.RTC, "hpet")],
       legacyReplacement: (active) => {
         this.pit.setInterruptConnected(!active);

@@ -11,8 +11,9 @@ import { ACTIVITY, CPL, FLAG, PENDING_VECTOR, RFLAGS, RIP, SEGMENTS, SREG, TSC_O
 import type { AccessSize, AnomalyLog } from "./bus.ts";
 import type { Clock, TimerQueue } from "./clock.ts";
 import { type Engine, type EngineHost, EVENT, INJECT } from "./engine.ts";
+import type { ApicBus } from "./io/apic-bus.ts";
 import { ApicMode } from "./io/destination.ts";
-import type { ApicBus } from "./io/lapic.ts";
+
 import { LocalApic } from "./io/lapic.ts";
 import type { IoBus } from "./io-space.ts";
 import type { Schema, Stateful } from "./state.ts";

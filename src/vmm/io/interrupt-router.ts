@@ -2,10 +2,10 @@
 // SDM Vol. 3A 11.6.2 (destinations, lowest priority delivery), 11.8.5 (EOI broadcast).
 
 import type { Schema, Stateful } from "../state.ts";
-import { type ApicIdentity, DestinationMap } from "./destination.ts";
+import type { ApicBus, ApicPort } from "./apic-bus.ts";
+import { DestinationMap } from "./destination.ts";
 import { Shorthand } from "./icr.ts";
 import { DeliveryMode, type InterruptMessage, type MessageSink } from "./interrupt-message.ts";
-import type { ApicBus, LocalApic } from "./lapic.ts";
 
 /** An I/O APIC, as the bus sees it. */
 export interface EoiListener {
@@ -25,13 +25,13 @@ export class InterruptRouter implements ApicBus, MessageSink, Stateful {
   /** Position of the APIC that took the latest lowest-priority message: among equals the turn goes round. */
   private lastArbitrated = 0;
 
-  private readonly localApics: LocalApic[] = [];
+  private readonly localApics: ApicPort[] = [];
   private readonly ioApics: EoiListener[] = [];
   /** Made at the next message after a change of any identity. */
-  private map: DestinationMap<LocalApic> | undefined;
+  private map: DestinationMap<ApicPort> | undefined;
   readonly statistics = { messages: 0, undelivered: 0 };
 
-  addLocalApic(apic: LocalApic): void {
+  addLocalApic(apic: ApicPort): void {
     this.localApics.push(apic);
     this.map = undefined;
   }
@@ -41,7 +41,7 @@ export class InterruptRouter implements ApicBus, MessageSink, Stateful {
   }
 
   /** The local APICs that a destination names; those that are disabled are never among them. */
-  targets(destination: number, logical: boolean, broadcast: number): readonly LocalApic[] {
+  targets(destination: number, logical: boolean, broadcast: number): readonly ApicPort[] {
     return this.destinations().find(destination, logical, broadcast);
   }
 
@@ -50,21 +50,19 @@ export class InterruptRouter implements ApicBus, MessageSink, Stateful {
     return this.deliver(targets, message) > 0;
   }
 
-  sendIpi(source: ApicIdentity, shorthand: number, message: InterruptMessage): void {
-    let targets: readonly LocalApic[];
+  sendIpi(source: number, shorthand: number, message: InterruptMessage): void {
+    let targets: readonly ApicPort[];
     if (shorthand === Shorthand.NONE) targets = this.targets(message.destination, message.logical, message.broadcast);
     else if (shorthand === Shorthand.ALL) targets = this.destinations().all();
     else if (shorthand === Shorthand.SELF)
       targets = this.destinations()
         .all()
-        .filter((apic) => apic === source);
+        .filter((apic) => apic.id === source);
     else
       targets = this.destinations()
         .all()
-        .filter((apic) => apic !== source);
-    this.deliver(targets, message, (apic) => {
-      apic.statistics.ipisReceived++;
-    });
+        .filter((apic) => apic.id !== source);
+    this.deliver(targets, message, true);
   }
 
   endOfInterrupt(vector: number): void {
@@ -89,18 +87,14 @@ export class InterruptRouter implements ApicBus, MessageSink, Stateful {
     for (const apic of this.localApics) apic.setLint(pin, asserted);
   }
 
-  private deliver(
-    targets: readonly LocalApic[],
-    message: InterruptMessage,
-    received?: (apic: LocalApic) => void,
-  ): number {
+  private deliver(targets: readonly ApicPort[], message: InterruptMessage, isIpi = false): number {
     const { mode, vector, level } = message;
     const takers = mode === DeliveryMode.LOWEST_PRIORITY ? this.arbitrate(targets) : targets;
     let accepted = 0;
     for (const apic of takers) {
       if (!apic.deliver(mode, vector, level)) continue;
       accepted++;
-      received?.(apic);
+      if (isIpi) apic.countIpi();
     }
     this.statistics.messages++;
     if (accepted === 0) this.statistics.undelivered++;
@@ -108,11 +102,11 @@ export class InterruptRouter implements ApicBus, MessageSink, Stateful {
   }
 
   /** The one that runs at the lowest priority, of those that accept interrupts at all (11.6.2.4). */
-  private arbitrate(targets: readonly LocalApic[]): readonly LocalApic[] {
+  private arbitrate(targets: readonly ApicPort[]): readonly ApicPort[] {
     const able = targets.filter((apic) => apic.softwareEnabled);
     if (able.length <= 1) return able;
     const count = this.localApics.length;
-    const turn = (apic: LocalApic) => (this.localApics.indexOf(apic) - this.lastArbitrated - 1 + count) % count;
+    const turn = (apic: ApicPort) => (this.localApics.indexOf(apic) - this.lastArbitrated - 1 + count) % count;
     let best = able[0];
     for (const apic of able) {
       const difference = apic.arbitrationPriority() - best.arbitrationPriority();
@@ -122,7 +116,7 @@ export class InterruptRouter implements ApicBus, MessageSink, Stateful {
     return [best];
   }
 
-  private destinations(): DestinationMap<LocalApic> {
+  private destinations(): DestinationMap<ApicPort> {
     this.map ??= new DestinationMap(this.localApics);
     return this.map;
   }

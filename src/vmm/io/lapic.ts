@@ -10,7 +10,9 @@ import type { AccessSize, AnomalyLog, MmioHandler } from "../bus.ts";
 import type { TimerQueue } from "../clock.ts";
 import type { Schema, Stateful } from "../state.ts";
 import { addressOfBase, BASE_BOOTSTRAP, BASE_RESET, modeOfBase, refusalOfBase } from "./apic-base.ts";
-import { type ApicIdentity, ApicMode, x2apicLogicalId } from "./destination.ts";
+import type { ApicBus, ApicPort, VcpuEvents } from "./apic-bus.ts";
+import { ApicMode, x2apicLogicalId } from "./destination.ts";
+import { ERROR_STATUS_SCHEMA, ErrorStatus } from "./error-status.ts";
 import { decodeIcr, dispositionOf, ICR_DELIVERY_STATUS, ICR_WRITABLE } from "./icr.ts";
 import {
   BROADCAST_8,
@@ -36,30 +38,6 @@ import {
 import { LAPIC_TIMER_SCHEMA, LapicTimer } from "./lapic-timer.ts";
 import { LOCAL_VECTOR_TABLE_SCHEMA, LocalVectorTable } from "./local-vector-table.ts";
 
-/** What the local APIC tells its vCPU. None may call back into the APIC's registers; the vCPU acts before its next instruction. */
-export interface VcpuEvents {
-  /** `pendingVector` or `extIntPending` may have something: leave HLT and look. */
-  interruptPending(): void;
-  /** An NMI, which is an event class of its own and passes by the TPR. */
-  nmi(): void;
-  /** INIT. The vCPU resets itself when it takes it (in VMX root operation that is later) and calls `LocalApic.init` then. */
-  init(): void;
-  /** Start-up IPI for 4 KiB page `vector`. To be ignored unless the vCPU waits for one (9.4.3). */
-  startup(vector: number): void;
-}
-
-/** What a local APIC needs of the others. */
-export interface ApicBus {
-  /** Sends to the destination in `message`, or to those that the shorthand names, seen from `source`. */
-  sendIpi(source: ApicIdentity, shorthand: number, message: InterruptMessage): void;
-  /** EOI of a level-triggered vector, for the I/O APICs. */
-  endOfInterrupt(vector: number): void;
-  /** Id, mode, LDR or DFR changed. */
-  identityChanged(): void;
-  /** The APIC began to accept interrupts: messages that nobody took may find a taker. */
-  acceptanceChanged(): void;
-}
-
 export interface LocalApicOptions {
   readonly id: number;
   readonly bootstrap: boolean;
@@ -83,17 +61,16 @@ export interface LocalApicOptions {
 
 const TSC_DEADLINE_MODE = 1 << 18;
 
-export class LocalApic implements Stateful, MmioHandler, ApicIdentity {
+export class LocalApic implements Stateful, MmioHandler, ApicPort {
   readonly schema: Schema = {
     kind: "lapic",
-    version: 1,
+    version: 2,
     fields: {
       base: "u64",
       logicalId: "u32",
       dfr: "u32",
       svr: "u32",
-      esr: "u32",
-      pendingErrors: "u32",
+      errors: { section: ERROR_STATUS_SCHEMA },
       icrLow: "u32",
       icrHigh: "u32",
       extIntMessage: "bool",
@@ -120,10 +97,7 @@ export class LocalApic implements Stateful, MmioHandler, ApicIdentity {
   private logicalId = 0;
   dfr = 0xffffffff;
   private svr = SVR_RESET;
-  /** What a read of the ESR gives: the errors up to the last write to it. */
-  private esr = 0;
-  /** Errors since that write. */
-  private pendingErrors = 0;
+  private readonly errors = new ErrorStatus();
   private icrLow = 0;
   private icrHigh = 0;
   /** An ExtINT that came as a message (I/O APIC pin 0 in virtual wire mode), not through a pin. */
@@ -198,7 +172,6 @@ export class LocalApic implements Stateful, MmioHandler, ApicIdentity {
     return this.mode === ApicMode.X2APIC ? x2apicLogicalId(this.id) : this.logicalId;
   }
 
-  /** Takes fixed interrupts: enabled globally and by software. */
   get softwareEnabled(): boolean {
     return this.mode !== ApicMode.DISABLED && (this.svr & SVR_SOFTWARE_ENABLE) !== 0;
   }
@@ -265,7 +238,6 @@ export class LocalApic implements Stateful, MmioHandler, ApicIdentity {
 
   // ---- Interrupts from outside ----
 
-  /** Drives LINT0 (INTR) or LINT1 (NMI). */
   setLint(pin: 0 | 1, asserted: boolean): void {
     if (!this.lvt.setPin(pin, asserted)) return;
     // 11.4.3: with the APIC disabled the pins are the processor's INTR and NMI.
@@ -274,13 +246,11 @@ export class LocalApic implements Stateful, MmioHandler, ApicIdentity {
     else this.options.events.nmi();
   }
 
-  /** Fires a local interrupt source (an entry of `Lvt`), as the control interface, thermal or machine-check code does. */
   triggerLocal(lvt: number): void {
     if (this.mode !== ApicMode.DISABLED) this.lvt.fire(lvt);
     else if (lvt === Lvt.LINT1) this.options.events.nmi();
   }
 
-  /** Takes a message from the bus. True if this APIC accepted it. */
   deliver(mode: number, vector: number, level: boolean): boolean {
     if (this.mode === ApicMode.DISABLED) return false;
     switch (mode) {
@@ -307,6 +277,10 @@ export class LocalApic implements Stateful, MmioHandler, ApicIdentity {
         this.anomaly(`delivery mode ${mode}`);
         return false;
     }
+  }
+
+  countIpi(): void {
+    this.statistics.ipisReceived++;
   }
 
   // ---- Registers ----
@@ -438,7 +412,7 @@ export class LocalApic implements Stateful, MmioHandler, ApicIdentity {
       case Register.SVR:
         return this.svr;
       case Register.ESR:
-        return this.esr;
+        return this.errors.readable;
       case Register.ICR_LOW:
         return this.icrLow;
       case Register.ICR_HIGH:
@@ -480,9 +454,7 @@ export class LocalApic implements Stateful, MmioHandler, ApicIdentity {
         this.writeSvr(value);
         break;
       case Register.ESR:
-        // 11.5.3: the write makes the errors since the last one readable, and arms the error interrupt again.
-        this.esr = this.pendingErrors;
-        this.pendingErrors = 0;
+        this.errors.written();
         break;
       case Register.ICR_LOW:
         // Delivery is immediate, so the status bit never reads as pending.
@@ -575,7 +547,7 @@ export class LocalApic implements Stateful, MmioHandler, ApicIdentity {
     };
     const send = () => {
       this.statistics.ipisSent++;
-      this.options.bus.sendIpi(this, command.shorthand, message);
+      this.options.bus.sendIpi(this.id, command.shorthand, message);
     };
     if (command.mode === DeliveryMode.FIXED || command.mode === DeliveryMode.LOWEST_PRIORITY)
       this.sendFixed(command.vector, send);
@@ -587,11 +559,8 @@ export class LocalApic implements Stateful, MmioHandler, ApicIdentity {
     else send();
   }
 
-  /** 11.5.3. An error that is noted already raises no second interrupt before the ESR is written. */
   private error(bit: number, fromErrorLvt: boolean): void {
-    if (this.pendingErrors & bit) return;
-    this.pendingErrors |= bit;
-    if (!fromErrorLvt) this.lvt.fire(Lvt.ERROR);
+    if (this.errors.note(bit) && !fromErrorLvt) this.lvt.fire(Lvt.ERROR);
   }
 
   private notify(): void {
@@ -602,8 +571,7 @@ export class LocalApic implements Stateful, MmioHandler, ApicIdentity {
     this.logicalId = 0;
     this.dfr = 0xffffffff;
     this.svr = SVR_RESET;
-    this.esr = 0;
-    this.pendingErrors = 0;
+    this.errors.reset();
     this.icrLow = 0;
     this.icrHigh = 0;
     this.requests.reset();
