@@ -130,6 +130,8 @@ export function emitInvalidation(
           c.set(record, record.add(RECORD.SIZE));
           c.brIf(next, record.ltU(end));
         });
+        // Whoever still comes by an old link or the jump cache is charged by the block that then takes its place.
+        c.st32(cpu, block, 0, BLOCK.COUNT);
         // The tail is behind the last instruction, or one record further where the block just falls through: both places are links or unused.
         c.st32(cpu, cpu.ld32(block, BLOCK.LAST), 0, TAIL.NOT_TAKEN);
         c.st32(cpu, cpu.ld32(block, BLOCK.LAST), 0, TAIL.TAKEN);

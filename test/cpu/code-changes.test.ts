@@ -45,6 +45,19 @@ for (const [way, threshold] of [
     }
   });
 
+  test(`${way}: an instruction counts once, though its block was found by an old link`, () => {
+    const rig = new Rig(everything(), {}, threshold).longMode();
+    // jmp short +0; then the block that changes: mov eax, imm32; hlt
+    const program = [0xeb, 0, ...movEax(1), HLT];
+    rig.run(program);
+    for (let value = 2; value < 8; value++) {
+      if (value % 2 === 0) rig.write(AT.CODE + 3, [value]);
+      const before = rig.engine.retired();
+      again(rig);
+      assert.equal(rig.engine.retired() - before, 3);
+    }
+  });
+
   test(`${way}: DMA across a page end, into both halves of an instruction`, () => {
     const rig = new Rig(everything(), {}, threshold).longMode();
     const at = AT.CODE + PAGE - 2;

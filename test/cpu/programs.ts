@@ -172,46 +172,86 @@ function beforeJump(s: Source): number[] {
   }
 }
 
-const JUMP_BYTES = 6;
+/** How a block ends. `loop` jumps by its counter, `ijmp` and `icall` choose one of two targets by a condition. */
+type End = "fall" | "jcc" | "jmp" | "call" | "ret" | "loop" | "ijmp" | "icall" | "hlt";
+const END_BYTES: { readonly [end in End]: number } = {
+  fall: 0,
+  jcc: 6,
+  jmp: 5,
+  call: 5,
+  ret: 1,
+  loop: 9,
+  ijmp: 21,
+  icall: 21,
+  hlt: 1,
+};
+const ENDS: readonly End[] = ["fall", "jcc", "jcc", "jcc", "jcc", "jmp", "call", "jcc", "loop", "ijmp", "icall"];
 
-/** A program of blocks that jump to one another, are called and return; the first byte is the entry, the last block halts. */
-export function randomProgram(s: Source, blocks: number): number[] {
-  interface Block {
-    readonly body: number[];
-    readonly end: "fall" | "jcc" | "jmp" | "call" | "ret" | "hlt";
-    readonly target: number;
-    readonly cc: number;
-  }
-  const made: Block[] = Array.from({ length: blocks }, (_, n) => {
+export interface Program {
+  /** The first byte is the entry. */
+  readonly bytes: readonly number[];
+  /** Offsets of the blocks; the last one halts. */
+  readonly starts: readonly number[];
+  /** Offsets of the instructions in blocks, and of what ends these. */
+  readonly instructions: readonly number[];
+}
+
+/** A program of blocks that jump to one another, are called and return. */
+export function randomProgram(s: Source, blocks: number): Program {
+  const near = (n: number): number =>
+    s.chance(70) ? Math.min(blocks - 1, Math.max(0, n + s.below(6) - 3)) : s.below(blocks);
+  const made = Array.from({ length: blocks }, (_, n) => {
     const body: number[] = [];
-    for (let k = s.below(6); k > 0; k--) body.push(...randomInstruction(s));
-    const end =
-      n === blocks - 1
-        ? "hlt"
-        : s.pick(["fall", "jcc", "jcc", "jcc", "jcc", "jmp", "call", s.chance(30) ? "ret" : "jcc"] as const);
-    if (end === "jcc") body.push(...beforeJump(s));
-    // Mostly near, forward and back.
-    const target = s.chance(70) ? Math.min(blocks - 1, Math.max(0, n + s.below(6) - 3)) : s.below(blocks);
-    return { body, end, target, cc: s.below(16) };
+    const instructions: number[] = [];
+    for (let k = s.below(6); k > 0; k--) {
+      instructions.push(body.length);
+      body.push(...randomInstruction(s));
+    }
+    const end: End = n === blocks - 1 ? "hlt" : s.chance(3) ? "ret" : s.pick(ENDS);
+    if (end === "jcc" || end === "ijmp" || end === "icall") {
+      instructions.push(body.length);
+      body.push(...beforeJump(s));
+    }
+    if (end !== "fall") instructions.push(body.length);
+    return { body, instructions, end, target: near(n), other: near(n), cc: s.below(16) };
   });
-  const sizeOf = ({ body, end }: Block): number =>
-    body.length + { fall: 0, jcc: JUMP_BYTES, jmp: 5, call: 5, ret: 1, hlt: 1 }[end];
   const starts: number[] = [];
   let at = 0;
-  for (const block of made) {
+  for (const { body, end } of made) {
     starts.push(at);
-    at += sizeOf(block);
+    at += body.length + END_BYTES[end];
   }
-  const out: number[] = [];
-  made.forEach((block, n) => {
-    out.push(...block.body);
-    const end = starts[n] + sizeOf(block);
-    const relative = word(starts[block.target] - end, 4);
-    if (block.end === "jcc") out.push(0x0f, 0x80 | block.cc, ...relative);
-    if (block.end === "jmp") out.push(0xe9, ...relative);
-    if (block.end === "call") out.push(0xe8, ...relative);
-    if (block.end === "ret") out.push(0xc3);
-    if (block.end === "hlt") out.push(0xf4);
+  const bytes: number[] = [];
+  made.forEach(({ body, end, target, other, cc }) => {
+    bytes.push(...body);
+    const begin = bytes.length;
+    const relative = (from: number, to: number): number[] => word(starts[to] - begin - from, 4);
+    switch (end) {
+      case "jcc":
+        bytes.push(0x0f, 0x80 | cc, ...relative(6, target));
+        break;
+      case "jmp":
+      case "call":
+        bytes.push(end === "jmp" ? 0xe9 : 0xe8, ...relative(5, target));
+        break;
+      case "loop":
+        // LOOP, LOOPE, LOOPNE or JRCXZ over a jump that skips the one to the target.
+        bytes.push(0xe0 | (cc & 3), 2, 0xeb, 5, 0xe9, ...relative(9, target));
+        break;
+      case "ijmp":
+      case "icall":
+        // lea r8, target; lea r9, other; cmovcc r8, r9; jmp or call r8
+        bytes.push(0x4c, 0x8d, 0x05, ...relative(7, target), 0x4c, 0x8d, 0x0d, ...relative(14, other));
+        bytes.push(0x4d, 0x0f, 0x40 | cc, 0xc1, 0x41, 0xff, end === "ijmp" ? 0xe0 : 0xd0);
+        break;
+      case "ret":
+        bytes.push(0xc3);
+        break;
+      case "hlt":
+        bytes.push(0xf4);
+        break;
+    }
   });
-  return out;
+  const instructions = made.flatMap((block, n) => block.instructions.map((offset) => starts[n] + offset));
+  return { bytes, starts, instructions };
 }

@@ -5,7 +5,7 @@ import { FEATURE_NAMES } from "../../src/cpu/decode-table.ts";
 import { type EngineModel, ramMemoryBytes, TranslateEngine } from "../../src/cpu/engine.ts";
 import { VAR } from "../../src/cpu/layout.ts";
 import { engineModule } from "../../src/cpu/standard-module.ts";
-import { Translator } from "../../src/cpu/translator/translator.ts";
+import { Translator, type TranslatorHost } from "../../src/cpu/translator/translator.ts";
 import { CPUID_TABLE } from "../../src/isa/cpuid-table.ts";
 import {
   CPL,
@@ -84,11 +84,11 @@ export class Rig {
   /** What the next IN gives. */
   input = 0;
 
-  /** `threshold`: executions after which code is translated; without it everything is interpreted. */
+  /** `threshold`: executions after which code is translated, or what makes the translator; without it everything is interpreted. */
   constructor(
     model: EngineModel = everything(),
     host: Partial<EngineHost> = {},
-    threshold: number | undefined = FORCED ? 1 : undefined,
+    threshold: number | ((host: TranslatorHost) => Translator) | undefined = FORCED ? 1 : undefined,
     /** Guest RAM that another rig has made. */
     shared?: WebAssembly.Memory,
   ) {
@@ -104,7 +104,12 @@ export class Rig {
       model,
       ...(threshold === undefined
         ? {}
-        : { translator: (engine) => new Translator(engine, { instructions: INSTRUCTIONS, threshold }) }),
+        : {
+            translator:
+              typeof threshold === "function"
+                ? threshold
+                : (engine) => new Translator(engine, { instructions: INSTRUCTIONS, threshold }),
+          }),
       host: {
         portIn: () => this.input,
         portOut: (port, bytes, value) => this.ports.push({ port, bytes, value }),

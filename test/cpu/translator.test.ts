@@ -4,10 +4,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { FCW, GPR_COUNT, MXCSR, RIP, VECTOR_BASE, VECTOR_STRIDE, X87_BASE } from "../../src/isa/state.ts";
-import { BASE, INDEX, randomProgram, Source } from "./programs.ts";
+import { BASE, Source } from "./programs.ts";
+import { RandomBlocks } from "./random-blocks.ts";
 import { AT, Rig } from "./rig.ts";
 
-const PROGRAMS = Number(process.env.SKEP_TEST_PROGRAMS ?? 400);
+const PROGRAMS = Number(process.env.SKEP_TEST_PROGRAMS ?? 600);
 const DATA_BYTES = 0x1000;
 /** Instructions after which a program that loops is left. */
 const LIMIT = 1500;
@@ -55,31 +56,6 @@ function memoryOf(rig: Rig): string {
   ].join("\n");
 }
 
-function fill(rig: Rig, seed: number): void {
-  const s = new Source(seed);
-  const { engine } = rig;
-  for (let n = 0; n < GPR_COUNT; n++) engine.setGpr(n, s.quad());
-  engine.setGpr(BASE, BigInt(AT.DATA + 0x800));
-  engine.setGpr(INDEX, BigInt(s.below(16)));
-  engine.setGpr(4, BigInt(AT.STACK_TOP - 0x800));
-  // Pointers for string instructions, and a counter for loops.
-  engine.setGpr(6, BigInt(AT.DATA + 0x100));
-  engine.setGpr(7, BigInt(AT.DATA + 0x300));
-  engine.setGpr(15, BigInt(1 + s.below(30)));
-  engine.setRflags(2 | (s.word() & 0x8d5));
-  const state = new DataView(engine.memory.buffer);
-  for (let n = 0; n < 16; n++) {
-    const at = VECTOR_BASE + n * VECTOR_STRIDE;
-    const float = s.chance(50);
-    state.setBigUint64(at, s.quad(), true);
-    state.setBigUint64(at + 8, s.quad(), true);
-    if (float) state.setFloat64(at, s.below(1000) / 8, true);
-  }
-  const data = Array.from({ length: DATA_BYTES }, () => s.word() & 0xff);
-  rig.write(AT.DATA, data);
-  engine.set(RIP, AT.CODE);
-}
-
 /** Runs what is at AT.CODE in slices of the same size on both, comparing after each. */
 function compare(rigs: Pair, slices: Source, what: string): void {
   const { interpreter, translator } = rigs;
@@ -94,29 +70,11 @@ function compare(rigs: Pair, slices: Source, what: string): void {
   assert.equal(memoryOf(translator), memoryOf(interpreter), `${what}: memory`);
 }
 
-test("random programs run the same translated and interpreted", () => {
-  const rigs = pair();
-  const first = Number(process.env.SKEP_TEST_SEED ?? 0);
-  // Programs write where they like, into paging structures and gates too.
-  const tables = rigs.interpreter.bytes.slice(0, AT.HANDLERS + 0x1000);
-  for (let seed = first; seed < first + PROGRAMS; seed++) {
-    const s = new Source(seed);
-    const program = randomProgram(s, 1 + s.below(24));
-    // Every other program has a page's end in its middle.
-    const at = seed % 2 === 0 ? AT.CODE : AT.CODE + 0x1000 - (program.length >> 1);
-    both(rigs, (rig) => rig.write(at, program));
-    for (let pass = 0; pass < 4; pass++) {
-      both(rigs, (rig) => {
-        rig.write(0, tables);
-        rig.longMode();
-        fill(rig, seed * 4 + pass);
-        rig.engine.set(RIP, at);
-      });
-      compare(rigs, new Source(seed * 4 + pass + 1_000_000), `program ${seed} pass ${pass}`);
-    }
-  }
-  const regions = Number(rigs.translator.engine.statistics().regions);
-  assert.ok(regions * 2 > PROGRAMS, `${regions} regions`);
+test("random programs run the same translated and interpreted", (t) => {
+  const random = new RandomBlocks();
+  random.run(Number(process.env.SKEP_TEST_SEED ?? 0), PROGRAMS);
+  t.diagnostic(`${random.programs} programs, ${random.blocks} blocks in ${random.regions} regions`);
+  assert.ok(random.blocks > PROGRAMS * 6, `${random.blocks} blocks`);
 });
 
 /** Runs a program in slices on both, and once more where it is hot. */

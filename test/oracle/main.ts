@@ -1,12 +1,15 @@
 // `npm run oracle [-- OPTIONS]`: the full comparison with the host CPU, two million cases by default.
 //   --cases N      how many at least          --seed N      another run
 //   --only NAMES   mnemonics, by comma        --reports N   differences shown for each instruction
+// `npm run oracle -- --translator [--blocks N] [--seed N]`: random programs through the translator against the interpreter, ten million blocks
+// by default.
 
 import { parseArgs } from "node:util";
 import { INSTRUCTIONS } from "../../src/isa/table.ts";
 import { hostUnable } from "./host-runner.ts";
 import { plansOf } from "./plan.ts";
 import { NARROW_EVERY, runSession } from "./session.ts";
+import { compareTranslator } from "./translator.ts";
 
 const { values } = parseArgs({
   options: {
@@ -14,8 +17,11 @@ const { values } = parseArgs({
     seed: { type: "string", default: "1" },
     only: { type: "string" },
     reports: { type: "string", default: "2" },
+    translator: { type: "boolean", default: false },
+    blocks: { type: "string", default: "10000000" },
   },
 });
+if (values.translator) process.exit(compareTranslator(Number(values.blocks), Number(values.seed)));
 const unable = hostUnable();
 if (unable !== undefined) {
   console.error(`oracle: the host can't run the cases: ${unable}`);
