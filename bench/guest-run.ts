@@ -54,8 +54,13 @@ function peakMegabytes(pid: number): number {
   }
 }
 
-/** Runs a command whose standard output is the guest's console, and ends it when the guest is done or the time is over. */
-export function runGuest(command: readonly string[], timeoutMs: number): Promise<GuestRun> {
+/** Runs a command whose standard output is the guest's console, and ends it when the guest is done or the time is over. `onUserspace` gets the
+ *  process's number when the guest has booted. */
+export function runGuest(
+  command: readonly string[],
+  timeoutMs: number,
+  onUserspace?: (pid: number) => Promise<void>,
+): Promise<GuestRun> {
   return new Promise((resolve) => {
     const start = performance.now();
     const child = spawn(command[0], command.slice(1), { stdio: ["pipe", "pipe", "pipe"] });
@@ -81,6 +86,9 @@ export function runGuest(command: readonly string[], timeoutMs: number): Promise
         workloads.set(name, { first, second: Number(ns), checksum });
       } else if (line === MARK.userspace) {
         bootMs = performance.now() - start;
+        onUserspace?.(pid).catch((error: Error) => {
+          failure ??= error.message;
+        });
       } else if (line === MARK.idle) {
         idle = { at: performance.now(), cpu: cpuSeconds(pid) ?? 0 };
       } else if (line === MARK.awake && idle !== undefined) {
