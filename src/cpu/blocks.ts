@@ -21,8 +21,9 @@ import {
 } from "../isa/state.ts";
 import type { Code, Local } from "../wasm/code.ts";
 import type { FuncRef, ModuleBuilder } from "../wasm/module.ts";
-import { i32, i64, type Val } from "../wasm/value.ts";
+import { i32, select, type Val } from "../wasm/value.ts";
 import { breakpointsEnabled, emitInstructionBreakpoints } from "./breakpoints.ts";
+import { codeBits, isSealed, pageVersion, pageWords } from "./code-pages.ts";
 import {
   ARENA,
   ARENA_SIZE,
@@ -36,6 +37,7 @@ import {
   JUMP_CACHE_ENTRIES,
   PAGE_HEADS,
   PAGE_HEADS_SIZE,
+  PAGE_WORDS,
   RECORD,
   STEP_BLOCK,
   TAIL,
@@ -67,6 +69,11 @@ const SHADOW_MOV_SS = 2;
 /** DR6.BS. */
 const SINGLE_STEP = 1 << 14;
 
+/** Rounds of decoding code that another vCPU is writing, before its instructions run one by one. */
+const DECODE_ROUNDS = 8;
+/** In place of a block: its code did not hold still. */
+const UNSTEADY = -1;
+
 /** HOST of a block that is dead: no code lies there. */
 const DEAD = -1;
 
@@ -79,26 +86,13 @@ function hashAt(host: Val, mode: Val): Val {
     .shl(2);
 }
 
-export interface InvalidationFuncs {
-  /** (host address, bytes): drops translated code that overlaps, here and at the other vCPUs; the range lies in one page. */
-  readonly invalidateRange: FuncRef;
-  /** (host address of a page): drops this vCPU's translated code there, and the page's bits in the code map. */
-  readonly invalidatePage: FuncRef;
-}
-
-/** Announced first, since stores need it and it needs nothing. */
-export function emitInvalidation(
-  m: ModuleBuilder,
-  env: (c: Code) => Env,
-  staleHandler: number,
-  codeWritten: FuncRef,
-): InvalidationFuncs {
-  const invalidatePage = m.func("invalidatePage", ["i32"], [], (c) => {
+/** (host address of a page): drops this vCPU's translated code there. Announced first, since stores need it and it needs nothing. */
+export function emitInvalidation(m: ModuleBuilder, env: (c: Code) => Env, staleHandler: number): FuncRef {
+  return m.func("invalidatePage", ["i32"], [], (c) => {
     const x = env(c);
     const [page] = c.params;
     const { cpu } = x;
     c.st32(cpu, 0, cpu.ld32(0, VAR.COUNT_INVALIDATED).add(1), VAR.COUNT_INVALIDATED);
-    c.st64(x.ram, page.shrU(12).shl(3).add(cpu.ld32(0, VAR.CODE_MAP)), 0);
     const headAt = c.let(page.shrU(12).shl(2));
     const tagged = c.local("i32", cpu.ld32(headAt, PAGE_HEADS));
     c.st32(cpu, headAt, 0, PAGE_HEADS);
@@ -144,27 +138,13 @@ export function emitInvalidation(
       });
     });
   });
-  const invalidateRange = m.func("invalidateRange", ["i32", "i32"], [], (c) => {
-    const x = env(c);
-    const [host, bytes] = c.params;
-    const chunks = (from: Val, to: Val): Val =>
-      i64(-1)
-        .shl(from.bits(6, 6).zx())
-        .and(i64(-1).shrU(i32(63).sub(to.bits(6, 6)).zx()));
-    const map = x.ram.ld64(host.shrU(12).shl(3).add(x.cpu.ld32(0, VAR.CODE_MAP)));
-    c.if(map.and(chunks(host, host.add(bytes).sub(1))).ne(0n), () => {
-      c.invoke(codeWritten, host, bytes);
-      c.invoke(invalidatePage, host.and(-4096));
-    });
-  });
-  return { invalidateRange, invalidatePage };
 }
 
 export function emitBlocks(
   m: ModuleBuilder,
   env: (c: Code) => Env,
   paging: PagingFuncs,
-  hostProtectPage: FuncRef,
+  sealPage: FuncRef,
   decode: FuncRef,
 ): BlockFuncs {
   const exception = (x: Env, vector: number, error: number): void => {
@@ -187,7 +167,7 @@ export function emitBlocks(
         .shl(cpu.ld32(0, VAR.RAM_BITS).sub(10))
         .and(PAGE_HEADS_SIZE * 2 - 1),
     );
-    // The code map stays, for other vCPUs have code too; a store to where there is none any more takes its bits back.
+    // The pages stay sealed, for other vCPUs have code too; a store to where there is none any more opens its page.
     c.st32(cpu, 0, ARENA, VAR.ARENA_NEXT);
     c.st32(cpu, 0, 0, VAR.HOT_COUNT);
   });
@@ -292,6 +272,72 @@ export function emitBlocks(
     c.results([STEP_BLOCK + BLOCK.SIZE]);
   });
 
+  /** (linear, host, mode) -> block: decodes and keeps the block at a place where none is known; 0 where a fetch faulted, UNSTEADY where others
+   *  kept writing to the page while it was read. */
+  const makeBlock = m.func("makeBlock", ["i64", "i32", "i32"], ["i32"], (c) => {
+    const x = env(c);
+    const { cpu } = x;
+    const [linear, host, mode] = c.params;
+    const block = c.local("i32");
+    const page = c.let(host.and(-4096));
+    const firstWords = c.let(pageWords(x, page));
+    // The page that the instruction runs into, as the round before found out.
+    const second = c.local("i32", 0);
+    const secondWords = c.local("i32");
+    const version = c.local("i64");
+    const secondVersion = c.local("i64");
+    const last = c.local("i32");
+    const mark = (words: Val, from: Val, to: Val): void =>
+      c.drop(c.atomicRmw("or", x.ram, 8, words, codeBits(from, to), PAGE_WORDS.CODE));
+    const left = c.local("i32", DECODE_ROUNDS);
+    c.block((steady) => {
+      c.loop((round) => {
+        c.block((again) => {
+          c.invoke(sealPage, page);
+          c.if(second, () => c.invoke(sealPage, second));
+          // Nothing may be asked of the host from here on until the block is linked: requests of other vCPUs would pass it by.
+          c.set(version, pageVersion(x, firstWords));
+          c.if(second, () => c.set(secondVersion, pageVersion(x, secondWords)));
+          c.if(cpu.ld32(0, VAR.ARENA_NEXT).gtU(ARENA + ARENA_SIZE - BLOCK_SPACE), () => c.invoke(flushBlocks));
+          c.set(block, cpu.ld32(0, VAR.ARENA_NEXT));
+          c.if(c.call(decode, linear, host, BLOCK_MAX_RECORDS, block), () => c.ret(0));
+          const reached = c.let(cpu.ld32(block, BLOCK.HOST2));
+          c.if(reached.ne(second), () => {
+            c.set(second, reached);
+            c.set(secondWords, pageWords(x, reached));
+            c.br(again);
+          });
+          c.set(last, host.add(cpu.ld32(block, BLOCK.LENGTH)).sub(1));
+          mark(firstWords, host, select(second, i32(0xfff), last));
+          c.if(second, () => {
+            mark(secondWords, i32(0), last);
+            c.brIf(again, isSealed(secondVersion).eqz().or(pageVersion(x, secondWords).ne(secondVersion)));
+          });
+          c.brIf(steady, isSealed(version).ne(0).and(pageVersion(x, firstWords).eq(version)), "likely");
+        });
+        c.set(left, left.sub(1));
+        c.brIf(round, left);
+      });
+      c.ret(UNSTEADY);
+    });
+    const chain = c.let(hashAt(host, mode));
+    c.st32(cpu, 0, cpu.ld32(block, BLOCK.LAST).add(RECORD.SIZE + TAIL.SIZE), VAR.ARENA_NEXT);
+    c.st32(cpu, block, host, BLOCK.HOST);
+    c.st32(cpu, block, mode, BLOCK.MODE);
+    c.st32(cpu, block, 0, BLOCK.HEAT);
+    c.st32(cpu, block, 0, BLOCK.REGION);
+    c.st32(cpu, block, cpu.ld32(chain, BLOCK_HASH), BLOCK.HASH_NEXT);
+    c.st32(cpu, chain, block, BLOCK_HASH);
+    const inPage = (of: Val, next: number, tag: number): void => {
+      const headAt = c.let(of.shrU(12).shl(2));
+      c.st32(cpu, block, cpu.ld32(headAt, PAGE_HEADS), next);
+      c.st32(cpu, headAt, block.or(tag), PAGE_HEADS);
+    };
+    inPage(page, BLOCK.PAGE_NEXT, 0);
+    c.if(second, () => inPage(second, BLOCK.PAGE2_NEXT, 1));
+    c.results([block]);
+  });
+
   const lookupSlow = m.func("lookupSlow", ["i64", "i64"], ["i32"], (c) => {
     const x = env(c);
     const [rip, linear] = c.params;
@@ -300,8 +346,7 @@ export function emitBlocks(
     const [status, host] = c.callMany(translateFetch, [linear]);
     c.if(status, () => c.ret(0));
     const mode = c.let(cpu.ld32(0, VAR.CODE_KEY));
-    const chain = c.let(hashAt(host, mode));
-    const block = c.local("i32", cpu.ld32(chain, BLOCK_HASH));
+    const block = c.local("i32", cpu.ld32(hashAt(host, mode), BLOCK_HASH));
     c.block((found) => {
       c.loop((head) => {
         c.if(block, () => {
@@ -317,41 +362,9 @@ export function emitBlocks(
           c.br(head);
         });
       });
-      c.if(cpu.ld32(0, VAR.ARENA_NEXT).gtU(ARENA + ARENA_SIZE - BLOCK_SPACE), () => c.invoke(flushBlocks));
-      c.set(block, cpu.ld32(0, VAR.ARENA_NEXT));
-      c.if(c.call(decode, linear, host, BLOCK_MAX_RECORDS, block), () => c.ret(0));
-      c.st32(cpu, 0, cpu.ld32(block, BLOCK.LAST).add(RECORD.SIZE + TAIL.SIZE), VAR.ARENA_NEXT);
-      c.st32(cpu, block, host, BLOCK.HOST);
-      c.st32(cpu, block, mode, BLOCK.MODE);
-      c.st32(cpu, block, 0, BLOCK.HEAT);
-      c.st32(cpu, block, 0, BLOCK.REGION);
-      c.st32(cpu, block, cpu.ld32(chain, BLOCK_HASH), BLOCK.HASH_NEXT);
-      c.st32(cpu, chain, block, BLOCK_HASH);
-      const inPage = (page: Val, first: Val, last: Val, next: number, tag: number): void => {
-        const mapAt = c.let(page.shrU(12).shl(3).add(cpu.ld32(0, VAR.CODE_MAP)));
-        const map = c.let(x.ram.ld64(mapAt));
-        c.if(map.eqz(), () => {
-          c.invoke(paging.protectPage, page);
-          c.invoke(hostProtectPage, page);
-        });
-        const chunks = i64(-1)
-          .shl(first.bits(6, 6).zx())
-          .and(i64(-1).shrU(i32(63).sub(last.bits(6, 6)).zx()));
-        c.st64(x.ram, mapAt, map.or(chunks));
-        const headAt = c.let(page.shrU(12).shl(2));
-        c.st32(cpu, block, cpu.ld32(headAt, PAGE_HEADS), next);
-        c.st32(cpu, headAt, block.or(tag), PAGE_HEADS);
-      };
-      const last = c.let(host.add(cpu.ld32(block, BLOCK.LENGTH)).sub(1));
-      const second = c.let(cpu.ld32(block, BLOCK.HOST2));
-      c.if(
-        second,
-        () => {
-          inPage(host.and(-4096), host, i32(0xfff), BLOCK.PAGE_NEXT, 0);
-          inPage(second, i32(0), last.and(0xfff), BLOCK.PAGE2_NEXT, 1);
-        },
-        () => inPage(host.and(-4096), host, last, BLOCK.PAGE_NEXT, 0),
-      );
+      c.set(block, c.call(makeBlock, linear, host, mode));
+      c.if(block.eqz(), () => c.ret(0));
+      c.if(block.eq(UNSTEADY), () => c.returnCall(stepBlock));
     });
     // The whole block must lie within the code segment; one that does not runs an instruction at a time up to the one that faults.
     c.if(

@@ -36,7 +36,8 @@ import { Code } from "../wasm/code.ts";
 import type { Memory } from "../wasm/memory.ts";
 import { type FuncRef, ModuleBuilder, type TableRef } from "../wasm/module.ts";
 import { i32, i64, select, type Val } from "../wasm/value.ts";
-import { emitBlocks, emitInvalidation, type InvalidationFuncs } from "./blocks.ts";
+import { emitBlocks, emitInvalidation } from "./blocks.ts";
+import { emitInvalidateRange, emitSeal } from "./code-pages.ts";
 import { buildOpcodeMaps } from "./decode-table.ts";
 import { emitDecoder, layOutTables, PSEUDO } from "./decoder.ts";
 import { IMPORT } from "./engine-imports.ts";
@@ -47,6 +48,7 @@ import { type InterpreterParts, InterpreterSemantics, type Usage } from "./inter
 import { CPU_MEMORY_SIZE, DECODE_BASE, RECORD, TLB_BASE, TLB_SETS, TLB_TABLE_SIZE, VAR } from "./layout.ts";
 import { emitMemoryAccess, type Width } from "./memory-access.ts";
 import { emitPaging } from "./paging.ts";
+import { emitLock } from "./shared-lock.ts";
 import { emitFlagFunctions } from "./translator/flags.ts";
 import { emitUnaligned, encodeHandlers, HANDLER_SECTION, SUPPORT } from "./translator/support.ts";
 
@@ -118,8 +120,9 @@ interface Foundation {
   readonly parts: InterpreterParts;
   readonly env: (c: Code) => HelperEnv;
   readonly paging: ReturnType<typeof emitPaging>;
-  readonly invalidation: InvalidationFuncs;
-  readonly hostProtectPage: FuncRef;
+  readonly invalidatePage: FuncRef;
+  readonly invalidateRange: FuncRef;
+  readonly sealPage: FuncRef;
 }
 
 /** Memory limits are those of the memories that the host makes. */
@@ -171,8 +174,11 @@ function emitFoundation(limits: EngineMemoryLimits): Foundation {
   store.parts = parts;
   const env = (c: Code): HelperEnv => new HelperEnv(c, parts, c.type.results[0] === "i32");
   const paging = emitPaging(m, env);
-  const invalidation = emitInvalidation(m, env, PSEUDO.STALE, codeWritten);
-  const access = emitMemoryAccess(m, env, paging, { mmioRead, mmioWrite }, invalidation.invalidateRange);
+  const lock = emitLock(m, ram);
+  const sealPage = emitSeal(m, env, lock, paging.protectPage, hostProtectPage);
+  const invalidatePage = emitInvalidation(m, env, PSEUDO.STALE);
+  const invalidateRange = emitInvalidateRange(m, env, lock, invalidatePage, codeWritten);
+  const access = emitMemoryAccess(m, env, paging, { mmioRead, mmioWrite }, invalidateRange);
   for (const [width, func] of access.slowLoad) slowLoads.set(width, func);
   for (const [width, func] of access.slowStore) slowStores.set(width, func);
   holder.probeWrite = access.probeWrite;
@@ -217,7 +223,7 @@ function emitFoundation(limits: EngineMemoryLimits): Foundation {
     c.returnCall(offsetAddress, record, c.call(effective, record).add(displacement).and(mask), bytes, write);
     c.unreachable();
   });
-  return { m, cpu, ram, store, parts, env, paging, invalidation, hostProtectPage };
+  return { m, cpu, ram, store, parts, env, paging, invalidatePage, invalidateRange, sealPage };
 }
 
 /** Code mode, TLB tables and the tag of the jump cache, from the registers that decide them. */
@@ -330,7 +336,7 @@ export function buildEngineModule(
   const tables = layOutTables(plan.entries, buildOpcodeMaps(plan.entries));
   m.data(base.cpu, DECODE_BASE, tables.bytes);
   const decode = m.declare("decodeBlock", ["i64", "i32", "i32", "i32"], ["i32"]);
-  const blocks = emitBlocks(m, env, base.paging, base.hostProtectPage, decode);
+  const blocks = emitBlocks(m, env, base.paging, base.sealPage, decode);
   emitDecoder(m, env, tables, decode, blocks.translateFetch);
 
   const inlineCount = plan.handlers.filter((spec) => spec !== undefined && rank.has(spec.name)).length;
@@ -365,8 +371,8 @@ export function buildEngineModule(
   m.exportFunc("resetTlb", base.paging.resetTlb);
   m.exportFunc("flushTlb", base.paging.flushTlb);
   m.exportFunc("flushBlocks", blocks.flushBlocks);
-  m.exportFunc("invalidateRange", base.invalidation.invalidateRange);
-  m.exportFunc("invalidatePage", base.invalidation.invalidatePage);
+  m.exportFunc("invalidateRange", base.invalidateRange);
+  m.exportFunc("invalidatePage", base.invalidatePage);
   m.exportFunc("protectPage", base.paging.protectPage);
   m.exportFunc("walk", base.paging.walk);
   m.exportFunc("lookup", blocks.lookup);

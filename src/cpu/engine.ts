@@ -39,10 +39,11 @@ import { EVENT as INJECTED } from "../isa/system/events.ts";
 import { MSR_RESET } from "../isa/system/msrs.ts";
 import { type Engine, type EngineHost, type EngineStatistics, INJECT, type MemorySlot } from "../vmm/engine.ts";
 import { type Section, StateError } from "../vmm/state.ts";
+import { CodePages } from "./code-pages.ts";
 import { FEATURE_NAMES } from "./decode-table.ts";
 import { IMPORT } from "./engine-imports.ts";
 import { armKicks, kick } from "./kick.ts";
-import { CPU_MEMORY_SIZE, SLOT_BASE, SLOT_MAX, SLOT_SIZE, TLB_EMPTY_TAG, VAR } from "./layout.ts";
+import { CPU_MEMORY_SIZE, PAGE_WORDS, SLOT_BASE, SLOT_MAX, SLOT_SIZE, TLB_EMPTY_TAG, VAR } from "./layout.ts";
 import { WALK } from "./paging.ts";
 import type { Translator, TranslatorHost } from "./translator/translator.ts";
 
@@ -69,10 +70,15 @@ export interface EngineOptions {
   readonly translator?: ((host: TranslatorHost) => Translator) | undefined;
 }
 
+/** Where the words about pages lie in the memory of guest RAM (src/cpu/code-pages.ts). */
+export function codeMapOffset(ramBytes: number): number {
+  return ramLayout(ramBytes, []).codeMap;
+}
+
 /** Size that the memory of guest RAM needs for `ramBytes` of RAM: behind it a page that is nobody's and the code map. */
 export function ramMemoryBytes(ramBytes: number): number {
   const { codeMap, ramBits } = ramLayout(ramBytes, []);
-  return codeMap + Math.ceil(2 ** (ramBits - 9) / 65536) * 65536;
+  return codeMap + Math.ceil((2 ** (ramBits - 12) * PAGE_WORDS.SIZE) / 65536) * 65536;
 }
 
 /** Where what the engine keeps beside RAM lies. The page that is nobody's is one that no slot maps, so that the TLB's index can be short. */
@@ -109,8 +115,7 @@ export class TranslateEngine implements Engine {
   readonly memory: WebAssembly.Memory;
   private readonly view: DataView;
   private readonly exports: EngineExports;
-  private readonly ram: WebAssembly.Memory;
-  private readonly codeMap: number;
+  private readonly codePages: CodePages;
   private readonly model: EngineModel;
   private readonly translator: Translator | undefined;
   private readonly host: EngineHost;
@@ -119,7 +124,6 @@ export class TranslateEngine implements Engine {
   constructor(options: EngineOptions) {
     const { host } = options;
     this.host = host;
-    this.ram = options.ram;
     this.model = options.model;
     const pages = CPU_MEMORY_SIZE / 65536;
     this.memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
@@ -153,7 +157,7 @@ export class TranslateEngine implements Engine {
     const instance = new WebAssembly.Instance(options.module, imports);
     this.exports = instance.exports as unknown as EngineExports;
     const { emptyPage, codeMap, ramBits } = ramLayout(options.ramBytes, options.slots);
-    this.codeMap = codeMap;
+    this.codePages = new CodePages(options.ram, codeMap);
     if (options.ram.buffer.byteLength < ramMemoryBytes(options.ramBytes)) {
       throw new RangeError("the memory of guest RAM has no room for the code map");
     }
@@ -315,10 +319,9 @@ export class TranslateEngine implements Engine {
   }
 
   memoryWritten(host: number, length: number): void {
-    const map = new BigUint64Array(this.ram.buffer, this.codeMap);
     for (let at = host; at < host + length; ) {
       const end = Math.min(host + length, Math.floor(at / 4096) * 4096 + 4096);
-      if (map[Math.floor(at / 4096)] !== 0n) this.exports.invalidateRange(at, end - at);
+      if (this.codePages.isClosed(at)) this.exports.invalidateRange(at, end - at);
       at = end;
     }
   }

@@ -28,7 +28,7 @@ export const VAR = {
   /** Number of filled slots in the two flush lists. */
   TLB_FILLED: 0x3024,
   TLB_FILLED_GLOBAL: 0x3028,
-  /** Start of the code map in guest RAM's memory: 8 bytes a 4 KiB page, one bit for each 64 bytes that hold translated code. */
+  /** Start of the page words (PAGE_WORDS) in guest RAM's memory. */
   CODE_MAP: 0x302c,
   /** End of RAM below the PCI hole, which is mapped to itself from 1 MiB on. */
   LOW_RAM_END: 0x3030,
@@ -67,6 +67,32 @@ export const VAR = {
 
 /** VAR.LIMIT of a vCPU that is to leave at its next poll. */
 export const LIMIT_NOW = 0x7fffffff;
+
+/** What all vCPUs share about a 4 KiB page of guest RAM, by page from VAR.CODE_MAP on (src/cpu/code-pages.ts). */
+export const PAGE_WORDS = {
+  /** One bit for each 64 bytes from which somebody has decoded code (i64). */
+  CODE: 0,
+  /** PAGE_STATE bits (i32), and in the next i32 a count of the stores made while the page was closed. */
+  STATE: 8,
+  STORES: 12,
+  SIZE: 16,
+} as const;
+export const PAGE_STATE = {
+  /** No write table takes the page in. */
+  CLOSED: 1,
+  /** No write table has it: code may be decoded from it and kept. */
+  SEALED: 2,
+  /** Counts how often the page was opened again. */
+  OPENED: 4,
+} as const;
+
+/** Words that all vCPUs share lie so far before VAR.CODE_MAP; offsets from there, each in a cache line of its own. */
+export const SHARED_WORDS = 32768;
+export const SHARED = {
+  /** Locks (src/cpu/shared-lock.ts): over PAGE_WORDS.STATE, and over locked accesses that no atomic instruction can do. */
+  PAGE_LOCK: 0,
+  SPLIT_LOCK: 64,
+} as const;
 
 /** Memory slots: guest-physical start and end (i64 each), host offset (i32), flags (i32: bit 0 writable). */
 export const SLOT_BASE = 0x3400;

@@ -5,8 +5,9 @@ import type { Bits, Env } from "../isa/semantics.ts";
 import { CPL, CR0, CR0_BIT, FLAG, PENDING_ERROR, PENDING_VECTOR, RFLAGS, VECTOR } from "../isa/state.ts";
 import type { Code } from "../wasm/code.ts";
 import type { FuncRef, ModuleBuilder } from "../wasm/module.ts";
-import { i32, i64, laneOp, op, type Val } from "../wasm/value.ts";
+import { i32, laneOp, op, type Val } from "../wasm/value.ts";
 import { breakpointsEnabled, emitDataBreakpoints } from "./breakpoints.ts";
+import { isClosed } from "./code-pages.ts";
 import { valueType } from "./env.ts";
 import { VAR } from "./layout.ts";
 import { type PagingFuncs, WALK } from "./paging.ts";
@@ -234,7 +235,7 @@ export function emitMemoryAccess(
         });
       }
       if (bytes > 1) {
-        // A page in the write table holds no translated code.
+        // A page in the write table is not sealed.
         tryTlb(c, x, linear, access, VAR.TLB_WRITE, (at) => {
           c.store(x.ram, bytes, at, value);
           c.ret(0);
@@ -244,8 +245,7 @@ export function emitMemoryAccess(
       c.if(status.eq(1), () => c.ret(1));
       c.if(status.eqz(), () => {
         c.store(x.ram, bytes, at, value);
-        const map = x.ram.ld64(at.shrU(12).shl(3).add(x.cpu.ld32(0, VAR.CODE_MAP)));
-        c.if(map.ne(0n), () => c.invoke(invalidateRange, at, bytes));
+        c.if(isClosed(x, at), () => c.invoke(invalidateRange, at, bytes));
         c.ret(0);
       });
       const [low, high] = halves(x).map((half) => c.let(half));
@@ -284,7 +284,7 @@ export function emitMemoryAccess(
     c.if(status, () => c.ret(-1));
     const [filled, at] = c.callMany(paging.translate, [linear, bits]);
     c.if(filled.ne(0), () => c.ret(-1));
-    c.if(write.ne(0).and(x.ram.ld64(at.shrU(12).shl(3).add(cpu.ld32(0, VAR.CODE_MAP))).ne(i64(0))), () => c.ret(-1));
+    c.if(write.ne(0).and(isClosed(x, at).ne(0)), () => c.ret(-1));
     c.results([at]);
   });
 

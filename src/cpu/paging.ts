@@ -23,6 +23,7 @@ import {
 import type { FuncRef, ModuleBuilder } from "../wasm/module.ts";
 import { i32, i64, select, type Val } from "../wasm/value.ts";
 import { breakpointsEnabled } from "./breakpoints.ts";
+import { isClosed } from "./code-pages.ts";
 import {
   HUGE_PAGES,
   JUMP_CACHE,
@@ -408,7 +409,7 @@ export function emitPaging(m: ModuleBuilder, env: MakeEnv): PagingFuncs {
   const translate = m.func("translate", ["i64", "i32"], ["i32", "i32"], (c) => {
     const x = env(c);
     const [linear, access] = c.params;
-    const { cpu, ram } = x;
+    const { cpu } = x;
     // Non-canonical addresses have no translation; the caller has raised for them.
     const [status, gpa, page] = c.callMany(walk, [linear, access]);
     c.if(status, () => c.ret(1, 0), undefined, "unlikely");
@@ -434,9 +435,9 @@ export function emitPaging(m: ModuleBuilder, env: MakeEnv): PagingFuncs {
         c.if(page.and(PAGE.LARGE), () => mapAdd(x, LARGE_PAGES, linear, LARGE_LOG));
         c.if(page.and(PAGE.HUGE), () => mapAdd(x, HUGE_PAGES, linear, HUGE_LOG));
         c.invoke(fill, cpu.ld32(0, VAR.TLB_READ), linear, host, global);
-        const noCode = ram.ld64(host.shrU(12).shl(3).add(cpu.ld32(0, VAR.CODE_MAP))).eqz();
+        const open = isClosed(x, host).eqz();
         const both = PAGE.WRITABLE | PAGE.DIRTY;
-        c.if(page.and(both).eq(both).or(access.and(WALK.WRITE).ne(0)).and(noCode).and(writableHost.ne(-1)), () =>
+        c.if(page.and(both).eq(both).or(access.and(WALK.WRITE).ne(0)).and(open).and(writableHost.ne(-1)), () =>
           c.invoke(fill, cpu.ld32(0, VAR.TLB_WRITE), linear, host, global),
         );
       },

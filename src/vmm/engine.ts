@@ -22,9 +22,11 @@ export interface EngineHost {
   random32(): number;
   /** The guest executed PAUSE: it waits for somebody. */
   pause(): void;
-  /** A page of host memory is to have its first translated code: no other vCPU may write there any more without asking (`Engine.protectPage`). */
+  /** A page of host memory is to have its first translated code: no other vCPU may write there any more without asking. Returns when every other
+   *  has done `Engine.protectPage`, or will before it executes anything; requests to this vCPU may be served meanwhile. */
   protectPage(page: number): void;
-  /** This vCPU wrote where some vCPU has translated code; it has dropped its own, the others must (`Engine.codeWritten`). */
+  /** This vCPU wrote where some vCPU has translated code; it has dropped its own, the others must do `Engine.codeWritten`. To be posted, and those
+   *  that run kicked, before it returns; it must wait for nobody. */
   codeWritten(host: number, length: number): void;
   /** Asked at each entry, when kicks (src/cpu/kick.ts) count already: true where something has been posted to this vCPU that it shall look at before
    *  it executes anything. Without it nobody posts. */

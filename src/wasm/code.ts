@@ -255,6 +255,22 @@ export class Code {
     return this.takeResult(expected.type);
   }
 
+  /** memory.atomic.wait32: sleeps while the word is as expected, at most so many nanoseconds. */
+  atomicWait32(memory: Memory, address: Operand, expected: Operand, timeout: bigint, offset = 0): void {
+    memory.address(address).emit(this.out);
+    asVal(expected, "i32").emit(this.out);
+    asVal(timeout, "i64").emit(this.out);
+    this.atomic(0x01, memory, 4, offset);
+    this.out.u8(0x1a);
+  }
+
+  atomicNotify(memory: Memory, address: Operand, count: Operand, offset = 0): void {
+    memory.address(address).emit(this.out);
+    asVal(count, "i32").emit(this.out);
+    this.atomic(0x00, memory, 4, offset);
+    this.out.u8(0x1a);
+  }
+
   atomicFence(): void {
     this.out.u8(0xfe);
     this.out.u8(0x03);

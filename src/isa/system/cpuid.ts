@@ -4,7 +4,7 @@ import type { Val } from "../../wasm/value.ts";
 import { ANY_SUBLEAF, CPUID_ENTRY, CPUID_HEADER, CPUID_TABLE } from "../cpuid-table.ts";
 import { helper, hostReadMsr } from "../helper.ts";
 import type { InstructionGroup } from "../instruction.ts";
-import type { Env } from "../semantics.ts";
+import type { Env, Sem } from "../semantics.ts";
 import { CR4, CR4_BIT, GPR, XCR0 } from "../state.ts";
 import { xsaveSize } from "./xsave-layout.ts";
 
@@ -87,6 +87,10 @@ const cpuid = helper("cpuid", [], [], (x) => {
   x.done();
 });
 
-export const CPUID_INSTRUCTIONS: InstructionGroup = [
-  { name: "CPUID", rows: ["0F A2"], semantics: (x) => x.invoke(cpuid) },
-];
+/** What other processors have changed is seen behind it (SDM Vol. 3A 9.3). */
+function serializing(x: Sem): void {
+  x.invoke(cpuid);
+  x.endBlock();
+}
+
+export const CPUID_INSTRUCTIONS: InstructionGroup = [{ name: "CPUID", rows: ["0F A2; end"], semantics: serializing }];

@@ -30,9 +30,16 @@ function requireIopl(x: Env): void {
   x.raiseIf(x.get(CPL).gtU(iopl(x)), VECTOR.GP, 0);
 }
 
-/** WBINVD and INVD: caches are not modelled. */
+/** WBINVD and INVD: caches are not modelled, but both serialise (SDM Vol. 3A 9.3). */
 function cacheFlush(name: string, row: string): Instruction {
-  return { name, rows: [row], semantics: requireCpl0 };
+  return {
+    name,
+    rows: [`${row}; end`],
+    semantics: (x) => {
+      requireCpl0(x);
+      x.endBlock();
+    },
+  };
 }
 
 function base(name: string, reg: number, field: Field, write: boolean): Instruction {
