@@ -2,7 +2,7 @@
 // TLB lookups with their slow path, calls of helpers. How to leave on a fault is the only thing that differs, and is abstract.
 
 import type { Helper, Service } from "../isa/helper.ts";
-import type { Access, Bits, Env } from "../isa/semantics.ts";
+import type { Access, Bits, Env, FloatLanes } from "../isa/semantics.ts";
 import {
   ARITHMETIC_FLAGS,
   FCF,
@@ -81,6 +81,26 @@ export abstract class EnvBase implements Env {
 
   put(field: Field, value: Operand): void {
     this.c.store(this.state, field.type === "i64" ? 8 : 4, 0, asVal(value, field.type), field.offset);
+  }
+
+  control(_key: string, compute: () => Val): Val {
+    return compute();
+  }
+
+  require(_key: string, violated: () => Val, otherwise: () => void): void {
+    this.c.if(violated(), otherwise, undefined, "unlikely");
+  }
+
+  isOrdinary(_n: number, _lanes: FloatLanes): boolean {
+    return false;
+  }
+
+  setOrdinary(_n: number, _lanes: FloatLanes): void {
+    // Nothing is remembered from one instruction to the next.
+  }
+
+  unlessOrdinary(_ordinary: () => Val, _write: () => void): void {
+    // Nothing relies on it.
   }
 
   gpr(number: number, bits: Bits): Val {

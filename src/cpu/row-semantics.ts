@@ -2,9 +2,9 @@
 // interpreter's handlers and constants in translated code.
 
 import type { Bits, Sem } from "../isa/semantics.ts";
-import { VECTOR_BASE, X87_BASE } from "../isa/state.ts";
+import { VECTOR, VECTOR_BASE, X87_BASE } from "../isa/state.ts";
 import type { Code } from "../wasm/code.ts";
-import { i32, type Operand, type Val } from "../wasm/value.ts";
+import { i32, type Operand, op, type Val } from "../wasm/value.ts";
 import { FORM, operandInA, operandInB, type Row, type RowOperand } from "./decode-table.ts";
 import { type EngineParts, EnvBase } from "./env.ts";
 import { RECORD } from "./layout.ts";
@@ -132,13 +132,7 @@ export abstract class RowSemantics extends EnvBase implements Sem {
     if (kind === "A") return c.let(this.record.i32(RECORD.DISP));
     if ("SCD".includes(kind)) return this.registerNumber(n);
     const address = this.registerAddress(operand);
-    if (this.isVector(operand)) {
-      const place = address.shl(3);
-      if (bits === 128) return c.let(this.cpu.ldv128(place, VECTOR_BASE));
-      if (bits === 64) return c.let(this.cpu.ld64(place, VECTOR_BASE));
-      if (bits === 32) return c.let(this.cpu.ld32(place, VECTOR_BASE));
-      return c.let(bits === 16 ? this.cpu.ld16u(place, VECTOR_BASE) : this.cpu.ld8u(place, VECTOR_BASE));
-    }
+    if (this.isVector(operand)) return this.readVector(address, bits);
     if (this.isMmx(operand)) {
       const place = address.shl(1);
       return c.let(bits === 32 ? this.cpu.ld32(place, X87_BASE) : this.cpu.ld64(place, X87_BASE));
@@ -174,13 +168,7 @@ export abstract class RowSemantics extends EnvBase implements Sem {
     }
     const address = this.registerAddress(operand);
     if (this.isVector(operand)) {
-      const place = c.let(address.shl(3));
-      if (bits === 128) c.stv128(this.cpu, place, value, VECTOR_BASE);
-      else {
-        const low = c.let(value.zx());
-        c.st64(this.cpu, place, low, VECTOR_BASE);
-        c.st64(this.cpu, place, 0, VECTOR_BASE + 8);
-      }
+      this.writeVector(address, bits, value);
       return;
     }
     if (this.isMmx(operand)) {
@@ -190,6 +178,61 @@ export abstract class RowSemantics extends EnvBase implements Sem {
       return;
     }
     this.writeRegister(address, this.intBits(n), value);
+  }
+
+  /** A vector register by the address of the general register of its number. */
+  protected readVector(address: Val, bits: Bits | 128): Val {
+    const { c, cpu } = this;
+    const place = address.shl(3);
+    if (bits === 128) return c.let(cpu.ldv128(place, VECTOR_BASE));
+    if (bits === 64) return c.let(cpu.ld64(place, VECTOR_BASE));
+    if (bits === 32) return c.let(cpu.ld32(place, VECTOR_BASE));
+    return c.let(bits === 16 ? cpu.ld16u(place, VECTOR_BASE) : cpu.ld8u(place, VECTOR_BASE));
+  }
+
+  /** Writes its low 128 bits; a narrower value is zero-extended. */
+  protected writeVector(address: Val, bits: Bits | 128, value: Val): void {
+    const { c } = this;
+    const place = c.let(address.shl(3));
+    if (bits === 128) c.stv128(this.cpu, place, value, VECTOR_BASE);
+    else {
+      const low = c.let(value.zx());
+      c.st64(this.cpu, place, low, VECTOR_BASE);
+      c.st64(this.cpu, place, 0, VECTOR_BASE + 8);
+    }
+  }
+
+  protected readVectorFloat(address: Val, type: "f32" | "f64"): Val {
+    const place = address.shl(3);
+    return this.c.let(type === "f64" ? this.cpu.ldf64(place, VECTOR_BASE) : this.cpu.ldf32(place, VECTOR_BASE));
+  }
+
+  protected writeVectorFloat(address: Val, value: Val): void {
+    this.c.store(this.cpu, value.type === "f64" ? 8 : 4, address.shl(3), value, VECTOR_BASE);
+  }
+
+  readFloat(n: number, type: "f32" | "f64"): Val {
+    if (!this.isMemory(n)) return this.readVectorFloat(this.registerAddress(this.operand(n)), type);
+    const bits = this.load(type === "f64" ? 64 : 32, this.addressFor(n, false));
+    return this.c.let(op(type === "f64" ? "f64.reinterpret_i64" : "f32.reinterpret_i32", bits));
+  }
+
+  writeFloat(n: number, value: Val): void {
+    this.writeVectorFloat(this.registerAddress(this.operand(n)), value);
+  }
+
+  private checkAligned(n: number): void {
+    if (this.isMemory(n)) this.raiseIf(this.address(n).wrap().and(15), VECTOR.GP, 0);
+  }
+
+  readAligned(n: number): Val {
+    this.checkAligned(n);
+    return this.read(n);
+  }
+
+  writeAligned(n: number, value: Val): void {
+    this.checkAligned(n);
+    this.write(n, value);
   }
 
   modify(n: number, change: (old: Val) => Val): void {

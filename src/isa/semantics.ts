@@ -17,6 +17,8 @@ export type Bits = 8 | 16 | 32 | 64;
 /** Who accesses: the current privilege level; the same through SS (a non-canonical address gives #SS); the processor itself (descriptor
  *  tables, TSS: supervisor rights at any CPL). */
 export type Access = "data" | "stack" | "system";
+/** Lanes of a vector register that hold numbers: the lowest one, or all. */
+export type FloatLanes = "f32" | "f64" | "f32x4" | "f64x2";
 
 export interface Env {
   readonly c: Code;
@@ -34,6 +36,9 @@ export interface Env {
   /** 128 bits of a vector register by constant number. */
   xmm(number: number): Val;
   setXmm(number: number, value: Val): void;
+
+  /** A value that depends on CR0, CR4 and MXCSR alone. Whoever may keep it knows it by `key`. */
+  control(key: string, compute: () => Val): Val;
 
   /** Loads from a linear address (i64). Raises #PF, #GP, #SS; the result is fixed. */
   load(bits: Bits | 128, linear: Val, access?: Access): Val;
@@ -105,6 +110,21 @@ export interface Sem extends Env {
   read(n: number): Val;
   /** Writes an operand. An xmm operand of width `x` takes v128. MMX operands are i64 and their write sets the x87 tags (SDM Vol. 1 9.5). */
   write(n: number, value: Val): void;
+  /** The same for a 16-byte operand that must be aligned where it is memory: #GP(0) (SDM Vol. 2A 2.5). */
+  readAligned(n: number): Val;
+  writeAligned(n: number, value: Val): void;
+  /** The lowest lane of a vector operand, or memory of that width, as a number; NaNs keep their bits. Fixed. */
+  readFloat(n: number, type: "f32" | "f64"): Val;
+  /** Replaces the lowest lane of vector register operand n. */
+  writeFloat(n: number, value: Val): void;
+  /** Runs `otherwise`, which raises, where `violated` holds, a condition that depends on CR0 and CR4 alone and is known by `key`. */
+  require(key: string, violated: () => Val, otherwise: () => void): void;
+  /** Whether the lanes of vector register operand n are known to hold zeros, normal numbers or infinities. */
+  isOrdinary(n: number, lanes: FloatLanes): boolean;
+  /** Tells that they do, after all writes of the instruction. */
+  setOrdinary(n: number, lanes: FloatLanes): void;
+  /** Where that would not hold: `write` does what is left of the instruction, and what was told does not count. */
+  unlessOrdinary(ordinary: () => Val, write: () => void): void;
   /** Read-modify-write with one translation; the change may set flags but not raise after it has. Locked where the instruction is. `change` runs once. */
   modify(n: number, change: (old: Val) => Val): void;
   /** The same at a linear address (i64) that the semantics have formed (bit strings, CMPXCHG8B). */

@@ -8,7 +8,7 @@ import { doublewordsToSingles, vectorToDoublewords } from "../sse/convert.ts";
 import { FEATURE } from "../sse/feature.ts";
 import { DOUBLE, SINGLE } from "../sse/float-shape.ts";
 import { storeMasked } from "../sse/masked-store.ts";
-import { half, readAligned, useSse, zeroExtend } from "../sse/state.ts";
+import { half, useSse, zeroExtend } from "../sse/state.ts";
 import { enterMmx, useMmx } from "./state.ts";
 
 /** Two floating-point lanes to two doublewords in an MMX register. */
@@ -20,7 +20,7 @@ function toMmx(name: string, row: string, feature: string, convert: (x: Sem, sou
     semantics: (x) => {
       useSse(x);
       useMmx(x);
-      const source = x.bits(1) === 128 ? readAligned(x, 1) : x.c.let(zeroExtend(x.read(1)));
+      const source = x.bits(1) === 128 ? x.readAligned(1) : x.c.let(zeroExtend(x.read(1)));
       enterMmx(x);
       x.write(0, half(convert(x, source), 0));
     },

@@ -7,7 +7,7 @@ import { helper } from "../helper.ts";
 import type { Instruction, InstructionGroup } from "../instruction.ts";
 import { FEATURE } from "./feature.ts";
 import { packed } from "./integer.ts";
-import { half, join, lanes, readAligned, shuffle, splat, useSse } from "./state.ts";
+import { half, join, lanes, shuffle, splat, useSse } from "./state.ts";
 
 /** Product in GF(2^8) modulo x^8 + x^4 + x^3 + x + 1. */
 function product(a: number, b: number): number {
@@ -91,7 +91,7 @@ function aes(name: string, row: string, compute: (x: Parameters<Instruction["sem
     feature: FEATURE.AES,
     semantics: (x) => {
       useSse(x);
-      const key = readAligned(x, 1);
+      const key = x.readAligned(1);
       x.write(0, compute(x, x.read(0), key));
     },
   } satisfies Instruction;
@@ -118,7 +118,7 @@ const keyAssist: Instruction = {
   feature: FEATURE.AES,
   semantics: (x) => {
     useSse(x);
-    const replaced = x.call(substitute, readAligned(x, 1));
+    const replaced = x.call(substitute, x.readAligned(1));
     const words = shuffle(replaced, replaced, [4, 5, 6, 7, 5, 6, 7, 4, 12, 13, 14, 15, 13, 14, 15, 12]);
     x.write(0, op("v128.xor", words, op("i64x2.splat", x.immediate().zx().shl(32))));
   },
@@ -168,7 +168,7 @@ export const SSE_CIPHERS: InstructionGroup = [
     feature: FEATURE.PCLMULQDQ,
     semantics: (x) => {
       useSse(x);
-      const b = readAligned(x, 1);
+      const b = x.readAligned(1);
       const a = x.read(0);
       const immediate = x.c.let(x.immediate());
       const first = select(immediate.and(1), half(a, 1), half(a, 0));

@@ -12,7 +12,6 @@ import { raiseFloat } from "./float-exceptions.ts";
 import {
   bitsLane,
   DOUBLE,
-  floatLane,
   narrow,
   packed,
   type Shape,
@@ -22,7 +21,7 @@ import {
   toBits,
   toFloat,
 } from "./float-shape.ts";
-import { readAligned, useSse } from "./state.ts";
+import { useSse } from "./state.ts";
 
 /** (a, b, mxcsr, QNaNs raise IE) to (a, b, flags), lane by lane. */
 function packedComparison(s: Shape): Helper {
@@ -54,13 +53,20 @@ function packedComparison(s: Shape): Helper {
 
 const PACKED_COMPARISON = { 32: packedComparison(SINGLE), 64: packedComparison(DOUBLE) } as const;
 
-/** The operands as they are to be compared, their exceptions raised; gives fixed values. */
-function comparedVectors(x: Sem, s: Shape, a: Val, b: Val, quietToo: Val | number): readonly [Val, Val] {
+/** Operands 0 and 1 as they are to be compared, their exceptions raised; fixed values. */
+function comparedVectors(x: Sem, s: Shape, quietToo: Val | number): readonly [Val, Val] {
   const { c } = x;
+  const b = x.readAligned(1);
+  const a = x.read(0);
+  const doubtful = [a, b].filter((_, n) => x.isMemory(n) || !x.isOrdinary(n, s.packed));
+  if (doubtful.length === 0) return [a, b];
   const first = c.local("v128", a);
   const second = c.local("v128", b);
   c.if(
-    packed.all(s, op("v128.and", packed.ordinary(s, a), packed.ordinary(s, b))),
+    packed.all(
+      s,
+      doubtful.map((value) => packed.ordinary(s, value)).reduce((all, one) => op("v128.and", all, one)),
+    ),
     () => {},
     () => {
       const slow = PACKED_COMPARISON[s.format.bits];
@@ -75,19 +81,23 @@ function comparedVectors(x: Sem, s: Shape, a: Val, b: Val, quietToo: Val | numbe
 }
 
 /** The same for scalars: floating-point values. */
-function comparedScalars(x: Sem, s: Shape, old: Val, source: Val, quietToo: Val | number): readonly [Val, Val] {
+function comparedScalars(x: Sem, s: Shape, quietToo: Val | number): readonly [Val, Val] {
   const { c } = x;
-  const first = c.local(s.scalar, floatLane(s, old, 0));
-  const second = c.local(s.scalar, toFloat(s, source));
+  const b = x.readFloat(1, s.scalar);
+  const a = x.readFloat(0, s.scalar);
+  const doubtful = [a, b].filter((_, n) => x.isMemory(n) || !x.isOrdinary(n, s.scalar));
+  if (doubtful.length === 0) return [a, b];
+  const first = c.local(s.scalar, a);
+  const second = c.local(s.scalar, b);
   c.if(
-    scalar.ordinary(s, first).and(scalar.ordinary(s, second)),
+    doubtful.map((value) => scalar.ordinary(s, value)).reduce((all, one) => all.and(one)),
     () => {},
     () => {
       const compare = exact(s.format).comparison;
-      const [a, b, flags] = x.callMany(compare, bitsLane(s, old, 0), source.zx(), x.get(MXCSR), quietToo);
+      const [newA, newB, flags] = x.callMany(compare, toBits(s, a).zx(), toBits(s, b).zx(), x.get(MXCSR), quietToo);
       x.invoke(raiseFloat, flags);
-      c.set(first, toFloat(s, narrow(s, a)));
-      c.set(second, toFloat(s, narrow(s, b)));
+      c.set(first, toFloat(s, narrow(s, newA)));
+      c.set(second, toFloat(s, narrow(s, newB)));
     },
     "likely",
   );
@@ -102,8 +112,7 @@ function extreme(name: string, opcode: string, order: "lt" | "gt"): InstructionG
     feature,
     semantics: (x) => {
       useSse(x);
-      const source = readAligned(x, 1);
-      const [a, b] = comparedVectors(x, s, x.read(0), source, 1);
+      const [a, b] = comparedVectors(x, s, 1);
       x.write(0, op("v128.bitselect", a, b, op(`${s.packed}.${order}`, a, b)));
     },
   });
@@ -113,10 +122,8 @@ function extreme(name: string, opcode: string, order: "lt" | "gt"): InstructionG
     feature,
     semantics: (x) => {
       useSse(x);
-      const source = x.read(1);
-      const old = x.read(0);
-      const [a, b] = comparedScalars(x, s, old, source, 1);
-      x.write(0, setLane(s, old, 0, toBits(s, select(op(`${s.scalar}.${order}`, a, b), a, b))));
+      const [a, b] = comparedScalars(x, s, 1);
+      x.writeFloat(0, select(op(`${s.scalar}.${order}`, a, b), a, b));
     },
   });
   return [
@@ -138,9 +145,8 @@ function compareVectors(s: Shape) {
   return (x: Sem): void => {
     useSse(x);
     const { c } = x;
-    const source = readAligned(x, 1);
     const predicate = c.let(x.immediate());
-    const [a, b] = comparedVectors(x, s, x.read(0), source, signalsQuiet(predicate));
+    const [a, b] = comparedVectors(x, s, signalsQuiet(predicate));
     const relation = (name: string): Val => op(`${s.packed}.${name}`, a, b);
     const unordered = op("v128.not", op("v128.and", op(`${s.packed}.eq`, a, a), op(`${s.packed}.eq`, b, b)));
     const upper = select(predicate.and(1), unordered, relation("le"));
@@ -154,17 +160,15 @@ function compareScalars(s: Shape) {
   return (x: Sem): void => {
     useSse(x);
     const { c } = x;
-    const source = x.read(1);
-    const old = x.read(0);
     const predicate = c.let(x.immediate());
-    const [a, b] = comparedScalars(x, s, old, source, signalsQuiet(predicate));
+    const [a, b] = comparedScalars(x, s, signalsQuiet(predicate));
     const relation = (name: string): Val => op(`${s.scalar}.${name}`, a, b);
     const unordered = op(`${s.scalar}.ne`, a, a).or(op(`${s.scalar}.ne`, b, b));
     const upper = select(predicate.and(1), unordered, relation("le"));
     const lower = select(predicate.and(1), relation("lt"), relation("eq"));
     const holds = c.let(select(predicate.and(2), upper, lower).xor(predicate.bits(2, 1)));
     const mask = s.integer === "i64" ? holds.zx().neg() : holds.neg();
-    x.write(0, setLane(s, old, 0, mask));
+    x.writeFloat(0, toFloat(s, mask));
   };
 }
 
@@ -172,8 +176,7 @@ function compareScalars(s: Shape) {
 function compareToFlags(s: Shape, quietToo: 0 | 1) {
   return (x: Sem): void => {
     useSse(x);
-    const source = x.read(1);
-    const [a, b] = comparedScalars(x, s, x.read(0), source, quietToo);
+    const [a, b] = comparedScalars(x, s, quietToo);
     const less = op(`${s.scalar}.lt`, a, b);
     const equal = op(`${s.scalar}.eq`, a, b);
     const greater = op(`${s.scalar}.gt`, a, b);

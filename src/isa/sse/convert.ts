@@ -14,8 +14,10 @@ import { raiseFloat, settled } from "./float-exceptions.ts";
 import {
   bitsLane,
   DOUBLE,
+  floatLane,
   narrow,
   packed,
+  quick,
   type Shape,
   SINGLE,
   scalar,
@@ -23,7 +25,7 @@ import {
   toBits,
   toFloat,
 } from "./float-shape.ts";
-import { readAligned, splat, useSse, ZERO } from "./state.ts";
+import { splat, useSse, ZERO } from "./state.ts";
 
 /** Truncation (CVTT...) ignores MXCSR.RC. */
 type Mode = "mxcsr" | "truncate";
@@ -38,14 +40,23 @@ function settledFor(x: Env, mode: Mode): Val {
   return mode === "mxcsr" ? settled(x) : x.get(MXCSR).and(precise).eq(precise);
 }
 
-/** Takes `fast` where the condition holds; else the lanes that `slow` computes, their flags raised together. */
-function orExact(x: Env, condition: Val, fast: Val, slow: (result: ReturnType<Env["call"]>) => Val): Val {
+/** Takes `fast` where the condition holds; else the lanes that `slow` computes, their flags raised together, and `rare` behind that. */
+function orExact(
+  x: Env,
+  condition: Val,
+  fast: Val,
+  slow: (result: ReturnType<Env["call"]>) => Val,
+  rare: (result: Val) => void = () => undefined,
+): Val {
   const { c } = x;
   const result = c.local(fast.type, fast);
   c.if(
     condition,
     () => {},
-    () => x.invoke(raiseFloat, slow(result)),
+    () => {
+      x.invoke(raiseFloat, slow(result));
+      rare(result);
+    },
     "likely",
   );
   return result;
@@ -55,9 +66,18 @@ function orExact(x: Env, condition: Val, fast: Val, slow: (result: ReturnType<En
 function scalarExact(x: Env, s: Shape, convert: Helper, ...args: (Val | number)[]) {
   return (result: ReturnType<Env["call"]>): Val => {
     const [bits, flags] = x.callMany(convert, ...args);
-    x.c.set(result, narrow(s, bits));
+    x.c.set(result, toFloat(s, narrow(s, bits)));
     return flags;
   };
+}
+
+/** Behind the exact result of an instruction that tells that what it gives is ordinary. */
+function unlessOrdinary(x: Sem, s: Shape) {
+  return (result: Val): void =>
+    x.unlessOrdinary(
+      () => scalar.ordinary(s, result),
+      () => x.writeFloat(0, result),
+    );
 }
 
 /** The same for lanes: each call's arguments come from the lane's number. */
@@ -85,18 +105,11 @@ function integerToScalar(s: Shape, feature: string, row: string): Instruction {
     semantics: (x) => {
       useSse(x);
       const source = x.read(1);
-      const old = x.read(0);
-      const fast = toBits(s, op(`${s.scalar}.convert_${source.type}_s`, source));
+      const fast = op(`${s.scalar}.convert_${source.type}_s`, source);
       const exact = s === DOUBLE && source.type === "i32";
-      const result = exact
-        ? fast
-        : orExact(
-            x,
-            settled(x),
-            fast,
-            scalarExact(x, s, CONVERT.fromInteger[s.format.bits], source.sx(), x.get(MXCSR)),
-          );
-      x.write(0, setLane(s, old, 0, result));
+      const slow = scalarExact(x, s, CONVERT.fromInteger[s.format.bits], source.sx(), x.get(MXCSR));
+      x.writeFloat(0, exact ? fast : orExact(x, settled(x), fast, slow));
+      x.setOrdinary(0, s.scalar);
     },
   };
 }
@@ -110,18 +123,18 @@ export function doublewordsToSingles(x: Env, source: Val, count: number): Val {
 
 // Floating point to integers
 
-function scalarToInteger(x: Sem, s: Shape, source: Val, mode: Mode): Val {
+function scalarToInteger(x: Sem, s: Shape, mode: Mode): Val {
   const { c } = x;
   const type = x.bits(0) === 64 ? "i64" : "i32";
   const width = type === "i64" ? 64 : 32;
-  const value = c.let(toFloat(s, source));
+  const value = x.readFloat(1, s.scalar);
   const r = c.let(op(`${s.scalar}.${mode === "truncate" ? "trunc" : "nearest"}`, value));
   const inRange = op(`${s.scalar}.ge`, r, -(2 ** (width - 1))).and(op(`${s.scalar}.lt`, r, 2 ** (width - 1)));
   const fast = op(`${type}.trunc_sat_${s.scalar}_s`, r);
   const good = inRange.and(op(`${s.scalar}.eq`, r, value).or(settledFor(x, mode)));
   return orExact(x, good, fast, (result) => {
     const convert = CONVERT.toInteger[s.format.bits];
-    const [bits, flags] = x.callMany(convert, source.zx(), width, roundingMode(x, mode), x.get(MXCSR));
+    const [bits, flags] = x.callMany(convert, toBits(s, value).zx(), width, roundingMode(x, mode), x.get(MXCSR));
     c.set(result, type === "i32" ? bits.wrap() : bits);
     return flags;
   });
@@ -134,7 +147,7 @@ function toGeneral(name: string, feature: string, row: string, s: Shape, mode: M
     feature,
     semantics: (x) => {
       useSse(x);
-      x.write(0, scalarToInteger(x, s, x.read(1), mode));
+      x.write(0, scalarToInteger(x, s, mode));
     },
   };
 }
@@ -160,7 +173,7 @@ function vector(name: string, feature: string, row: string, compute: (x: Sem, so
     feature,
     semantics: (x) => {
       useSse(x);
-      const source = x.bits(1) === 128 ? readAligned(x, 1) : x.c.let(op("i64x2.splat", x.read(1)));
+      const source = x.bits(1) === 128 ? x.readAligned(1) : x.c.let(op("i64x2.splat", x.read(1)));
       x.write(0, compute(x, source));
     },
   };
@@ -188,22 +201,23 @@ function doublesToSingles(x: Sem, source: Val): Val {
 
 function singleToDouble(x: Sem): void {
   useSse(x);
-  const source = x.read(1);
-  const old = x.read(0);
-  const value = x.c.let(toFloat(SINGLE, source));
-  const fast = toBits(DOUBLE, op("f64.promote_f32", value));
-  const exact = scalarExact(x, DOUBLE, CONVERT.widen, source.zx(), x.get(MXCSR));
-  x.write(0, setLane(DOUBLE, old, 0, orExact(x, scalar.ordinary(SINGLE, value), fast, exact)));
+  const value = x.readFloat(1, "f32");
+  const fast = op("f64.promote_f32", value);
+  if (!x.isMemory(1) && x.isOrdinary(1, "f32")) x.writeFloat(0, fast);
+  else {
+    const exact = scalarExact(x, DOUBLE, CONVERT.widen, toBits(SINGLE, value).zx(), x.get(MXCSR));
+    x.writeFloat(0, orExact(x, scalar.ordinary(SINGLE, value), fast, exact, unlessOrdinary(x, DOUBLE)));
+  }
+  x.setOrdinary(0, "f64");
 }
 
 function doubleToSingle(x: Sem): void {
   useSse(x);
-  const source = x.read(1);
-  const old = x.read(0);
-  const r = x.c.let(op("f32.demote_f64", toFloat(DOUBLE, source)));
-  const good = settled(x).and(scalar.safeResult(SINGLE, r));
-  const exact = scalarExact(x, SINGLE, CONVERT.narrow, source, x.get(MXCSR));
-  x.write(0, setLane(SINGLE, old, 0, orExact(x, good, toBits(SINGLE, r), exact)));
+  const value = x.readFloat(1, "f64");
+  const r = x.c.let(op("f32.demote_f64", value));
+  const exact = scalarExact(x, SINGLE, CONVERT.narrow, toBits(DOUBLE, value), x.get(MXCSR));
+  x.writeFloat(0, orExact(x, quick.scalarResult(x, SINGLE, r), r, exact, unlessOrdinary(x, SINGLE)));
+  x.setOrdinary(0, "f32");
 }
 
 // Rounding to integral values
@@ -252,7 +266,7 @@ const INTEGRAL = { 32: integral(SINGLE), 64: integral(DOUBLE) } as const;
 function roundVector(s: Shape) {
   return (x: Sem): void => {
     useSse(x);
-    const source = readAligned(x, 1);
+    const source = x.readAligned(1);
     const [result, flags] = x.callMany(INTEGRAL[s.format.bits], source, x.immediate(), x.get(MXCSR));
     x.invoke(raiseFloat, flags);
     x.write(0, result);
@@ -262,13 +276,11 @@ function roundVector(s: Shape) {
 function roundScalar(s: Shape) {
   return (x: Sem): void => {
     useSse(x);
-    const source = x.read(1);
-    const old = x.read(0);
     // The other lanes are zero and raise nothing.
-    const lone = setLane(s, ZERO, 0, source);
+    const lone = setLane(s, ZERO, 0, toBits(s, x.readFloat(1, s.scalar)));
     const [result, flags] = x.callMany(INTEGRAL[s.format.bits], lone, x.immediate(), x.get(MXCSR));
     x.invoke(raiseFloat, flags);
-    x.write(0, setLane(s, old, 0, laneOp(`${s.integers}.extract_lane`, [0], result)));
+    x.writeFloat(0, floatLane(s, result, 0));
   };
 }
 

@@ -2,14 +2,13 @@
 // The host computes where operands and results are normal and MXCSR asks for nothing else (float-exceptions.ts); all other cases are
 // computed in integers (exact.ts).
 
-import { laneOp, op, type Val } from "../../wasm/value.ts";
+import { op, type Val } from "../../wasm/value.ts";
 import { type Helper, helper } from "../helper.ts";
 import type { Instruction, InstructionGroup } from "../instruction.ts";
 import type { Env, Sem } from "../semantics.ts";
 import { MXCSR } from "../state.ts";
 import { type BinaryOperation, exact } from "./exact.ts";
 import { FEATURE } from "./feature.ts";
-import { raiseFloat, settled } from "./float-exceptions.ts";
 import {
   bitsLane,
   DOUBLE,
@@ -23,7 +22,8 @@ import {
   toBits,
   toFloat,
 } from "./float-shape.ts";
-import { bitselect, lanes, readAligned, shuffleLanes, splat, useSse, ZERO } from "./state.ts";
+import { hostOrExact, packedForm, scalarForm, writeHostOrExact } from "./host-arithmetic.ts";
+import { bitselect, lanes, shuffleLanes, splat, useSse, ZERO } from "./state.ts";
 
 type Operation = BinaryOperation | "addsub";
 
@@ -65,29 +65,41 @@ function exactZero(s: Shape, operation: Operation, a: Val, b: Val, r: Val): Val 
   return operation === "div" ? op("v128.and", zero, packed.isZero(s, a)) : zero;
 }
 
-/** A packed operation on fixed vectors, with its exceptions. */
-export function packedFloat(x: Env, s: Shape, operation: Operation, a: Val, b: Val): Val {
-  const { c } = x;
+function packedHost(s: Shape, operation: Operation, a: Val, b: Val): Val {
   const native = (name: string): Val => op(`${s.packed}.${name}`, a, b);
-  const r = c.let(
-    operation === "addsub"
-      ? shuffleLanes(native("sub"), native("add"), 16 / s.lanes, s.lanes === 4 ? [0, 5, 2, 7] : [0, 3])
-      : native(operation),
-  );
-  const operands = op("v128.and", packed.ordinary(s, a), packed.ordinary(s, b));
-  const results = op("v128.or", packed.safeResult(s, r), exactZero(s, operation, a, b, r));
-  const result = c.local("v128", r);
-  c.if(
-    settled(x).and(packed.all(s, op("v128.and", operands, results))),
-    () => {},
-    () => {
-      const [value, flags] = x.callMany(packedExact(s, operation), a, b, x.get(MXCSR));
-      x.invoke(raiseFloat, flags);
-      c.set(result, value);
-    },
-    "likely",
-  );
-  return result;
+  return operation === "addsub"
+    ? shuffleLanes(native("sub"), native("add"), 16 / s.lanes, s.lanes === 4 ? [0, 5, 2, 7] : [0, 3])
+    : native(operation);
+}
+
+function packedSlow(x: Env, s: Shape, operation: Operation, a: Val, b: Val) {
+  return (): readonly [Val, Val] => {
+    const [value, flags] = x.callMany(packedExact(s, operation), a, b, x.get(MXCSR));
+    return [value, flags];
+  };
+}
+
+/** A packed operation on fixed vectors, with its exceptions. */
+function packedFloat(x: Sem, s: Shape, operation: Operation, a: Val, b: Val): Val {
+  const zero = (r: Val): Val => exactZero(s, operation, a, b, r);
+  const host = packedHost(s, operation, a, b);
+  return hostOrExact(x, packedForm(s), host, [a, b], zero, packedSlow(x, s, operation, a, b));
+}
+
+/** A packed operation that is a whole instruction. */
+function packedArithmetic(s: Shape, operation: Operation) {
+  return (x: Sem): void => {
+    useSse(x);
+    const b = x.readAligned(1);
+    const a = x.read(0);
+    const operands = [
+      [0, a],
+      [1, b],
+    ] as const;
+    const zero = (r: Val): Val => exactZero(s, operation, a, b, r);
+    const host = packedHost(s, operation, a, b);
+    writeHostOrExact(x, packedForm(s), host, operands, zero, packedSlow(x, s, operation, a, b));
+  };
 }
 
 function packedInstruction(
@@ -102,73 +114,46 @@ function packedInstruction(
     feature,
     semantics: (x) => {
       useSse(x);
-      const source = readAligned(x, 1);
+      const source = x.readAligned(1);
       x.write(0, compute(x, x.read(0), source));
     },
   };
 }
 
-function scalarInstruction(
-  name: string,
-  feature: string,
-  row: string,
-  s: Shape,
-  compute: (x: Sem, old: Val, source: Val) => Val,
-): Instruction {
-  return {
-    name,
-    rows: [`${row} /r: Vx, W${s.letter}`],
-    feature,
-    semantics: (x) => {
-      useSse(x);
-      const source = x.read(1);
-      const old = x.read(0);
-      x.write(0, setLane(s, old, 0, compute(x, old, source)));
-    },
+/** The results of an exact helper for scalars, at the shape's own width. */
+function scalarSlow(x: Env, s: Shape, compute: Helper, ...values: Val[]) {
+  return (): readonly [Val, Val] => {
+    const [bits, flags] = x.callMany(compute, ...values.map((value) => toBits(s, value).zx()), x.get(MXCSR));
+    return [toFloat(s, narrow(s, bits)), flags];
   };
 }
 
 function scalarArithmetic(s: Shape, operation: BinaryOperation) {
-  return (x: Sem, old: Val, source: Val): Val => {
-    const { c } = x;
-    const a = c.let(floatLane(s, old, 0));
-    const b = c.let(toFloat(s, source));
-    const r = c.let(op(`${s.scalar}.${operation}`, a, b));
-    // A product or quotient that is normal comes from operands that are not zero.
-    const test = operation === "mul" || operation === "div" ? scalar.atLeastNormal : scalar.ordinary;
-    const fast = settled(x).and(scalar.safeResult(s, r)).and(test(s, a)).and(test(s, b));
-    const result = c.local(s.integer, toBits(s, r));
-    c.if(
-      fast,
-      () => {},
-      () => {
-        const [bits, flags] = x.callMany(exact(s.format)[operation], bitsLane(s, old, 0), source.zx(), x.get(MXCSR));
-        x.invoke(raiseFloat, flags);
-        c.set(result, narrow(s, bits));
-      },
-      "likely",
-    );
-    return result;
+  return (x: Sem): void => {
+    useSse(x);
+    const b = x.readFloat(1, s.scalar);
+    const a = x.readFloat(0, s.scalar);
+    const operands = [
+      [0, a],
+      [1, b],
+    ] as const;
+    const zero = (r: Val): Val => {
+      const isZero = scalar.isZero(s, r);
+      if (operation === "mul") return isZero.and(scalar.isZero(s, a).or(scalar.isZero(s, b)));
+      return operation === "div" ? isZero.and(scalar.isZero(s, a)) : isZero;
+    };
+    const host = op(`${s.scalar}.${operation}`, a, b);
+    writeHostOrExact(x, scalarForm(s), host, operands, zero, scalarSlow(x, s, exact(s.format)[operation], a, b));
   };
 }
 
 function scalarRoot(s: Shape) {
-  return (x: Sem, _: Val, source: Val): Val => {
-    const { c } = x;
-    const b = c.let(toFloat(s, source));
-    const r = c.let(op(`${s.scalar}.sqrt`, b));
-    const result = c.local(s.integer, toBits(s, r));
-    c.if(
-      settled(x).and(scalar.atLeastNormal(s, b)).and(scalar.safeResult(s, r)),
-      () => {},
-      () => {
-        const [bits, flags] = x.callMany(exact(s.format).sqrt, source.zx(), x.get(MXCSR));
-        x.invoke(raiseFloat, flags);
-        c.set(result, narrow(s, bits));
-      },
-      "likely",
-    );
-    return result;
+  return (x: Sem): void => {
+    useSse(x);
+    const b = x.readFloat(1, s.scalar);
+    const zero = (r: Val): Val => scalar.isZero(s, r);
+    const host = op(`${s.scalar}.sqrt`, b);
+    writeHostOrExact(x, scalarForm(s), host, [[1, b]], zero, scalarSlow(x, s, exact(s.format).sqrt, b));
   };
 }
 
@@ -188,22 +173,14 @@ function packedRootExact(s: Shape): Helper {
 
 function packedRoot(s: Shape) {
   const slow = packedRootExact(s);
-  return (x: Sem, _: Val, b: Val): Val => {
-    const { c } = x;
-    const r = c.let(op(`${s.packed}.sqrt`, b));
-    const good = op("v128.and", packed.ordinary(s, b), op("v128.or", packed.safeResult(s, r), packed.isZero(s, b)));
-    const result = c.local("v128", r);
-    c.if(
-      settled(x).and(packed.all(s, good)),
-      () => {},
-      () => {
-        const [value, flags] = x.callMany(slow, b, x.get(MXCSR));
-        x.invoke(raiseFloat, flags);
-        c.set(result, value);
-      },
-      "likely",
-    );
-    return result;
+  return (x: Sem): void => {
+    useSse(x);
+    const b = x.readAligned(1);
+    const zero = (r: Val): Val => packed.isZero(s, r);
+    writeHostOrExact(x, packedForm(s), op(`${s.packed}.sqrt`, b), [[1, b]], zero, () => {
+      const [value, flags] = x.callMany(slow, b, x.get(MXCSR));
+      return [value, flags];
+    });
   };
 }
 
@@ -227,9 +204,16 @@ function approximate(x: Env, source: Val, root: boolean): Val {
 function approximation(name: string, opcode: string, root: boolean): InstructionGroup {
   return [
     packedInstruction(`${name}PS`, FEATURE.SSE, `NP ${opcode}`, (x, _, b) => approximate(x, b, root)),
-    scalarInstruction(`${name}SS`, FEATURE.SSE, `F3 ${opcode}`, SINGLE, (x, _, source) =>
-      laneOp("i32x4.extract_lane", [0], approximate(x, x.c.let(op("i32x4.splat", source)), root)),
-    ),
+    {
+      name: `${name}SS`,
+      rows: [`F3 ${opcode} /r: Vx, Wd`],
+      feature: FEATURE.SSE,
+      semantics: (x) => {
+        useSse(x);
+        const source = x.c.let(op("i32x4.splat", x.read(1)));
+        x.writeFloat(0, floatLane(SINGLE, approximate(x, source, root), 0));
+      },
+    },
   ];
 }
 
@@ -237,14 +221,15 @@ function approximation(name: string, opcode: string, root: boolean): Instruction
 function fourForms(
   name: string,
   opcode: string,
-  packedForm: (s: Shape) => (x: Sem, a: Val, b: Val) => Val,
-  scalarForm: (s: Shape) => (x: Sem, old: Val, source: Val) => Val,
+  packedOne: (s: Shape) => (x: Sem) => void,
+  scalarOne: (s: Shape) => (x: Sem) => void,
 ): InstructionGroup {
+  const rows = (prefix: string, source: string): string[] => [`${prefix} ${opcode} /r: Vx, W${source}`];
   return [
-    packedInstruction(`${name}PS`, FEATURE.SSE, `NP ${opcode}`, packedForm(SINGLE)),
-    packedInstruction(`${name}PD`, FEATURE.SSE2, `66 ${opcode}`, packedForm(DOUBLE)),
-    scalarInstruction(`${name}SS`, FEATURE.SSE, `F3 ${opcode}`, SINGLE, scalarForm(SINGLE)),
-    scalarInstruction(`${name}SD`, FEATURE.SSE2, `F2 ${opcode}`, DOUBLE, scalarForm(DOUBLE)),
+    { name: `${name}PS`, rows: rows("NP", "x"), feature: FEATURE.SSE, semantics: packedOne(SINGLE) },
+    { name: `${name}PD`, rows: rows("66", "x"), feature: FEATURE.SSE2, semantics: packedOne(DOUBLE) },
+    { name: `${name}SS`, rows: rows("F3", "d"), feature: FEATURE.SSE, semantics: scalarOne(SINGLE) },
+    { name: `${name}SD`, rows: rows("F2", "q"), feature: FEATURE.SSE2, semantics: scalarOne(DOUBLE) },
   ];
 }
 
@@ -252,7 +237,7 @@ function arithmetic(name: string, opcode: string, operation: BinaryOperation): I
   return fourForms(
     name,
     opcode,
-    (s) => (x, a, b) => packedFloat(x, s, operation, a, b),
+    (s) => packedArithmetic(s, operation),
     (s) => scalarArithmetic(s, operation),
   );
 }
@@ -260,22 +245,21 @@ function arithmetic(name: string, opcode: string, operation: BinaryOperation): I
 function horizontal(s: Shape, operation: BinaryOperation) {
   const even = s.lanes === 4 ? [0, 2, 4, 6] : [0, 2];
   const odd = even.map((lane) => lane + 1);
-  return (x: Sem, a: Val, b: Val): Val => {
+  return (x: Sem): void => {
+    useSse(x);
+    const b = x.readAligned(1);
+    const a = x.read(0);
     const first = x.c.let(shuffleLanes(a, b, 16 / s.lanes, even));
     const second = x.c.let(shuffleLanes(a, b, 16 / s.lanes, odd));
-    return packedFloat(x, s, operation, first, second);
+    x.write(0, packedFloat(x, s, operation, first, second));
   };
 }
 
 /** Alternate forms of SSE3: PD with prefix 66, PS with F2. */
-function alternate(
-  name: string,
-  opcode: string,
-  compute: (s: Shape) => (x: Sem, a: Val, b: Val) => Val,
-): InstructionGroup {
+function alternate(name: string, opcode: string, semantics: (s: Shape) => (x: Sem) => void): InstructionGroup {
   return [
-    packedInstruction(`${name}PD`, FEATURE.SSE3, `66 ${opcode}`, compute(DOUBLE)),
-    packedInstruction(`${name}PS`, FEATURE.SSE3, `F2 ${opcode}`, compute(SINGLE)),
+    { name: `${name}PD`, rows: [`66 ${opcode} /r: Vx, Wx`], feature: FEATURE.SSE3, semantics: semantics(DOUBLE) },
+    { name: `${name}PS`, rows: [`F2 ${opcode} /r: Vx, Wx`], feature: FEATURE.SSE3, semantics: semantics(SINGLE) },
   ];
 }
 
@@ -294,7 +278,7 @@ function dotProduct(name: string, row: string, s: Shape): Instruction {
     semantics: (x) => {
       useSse(x);
       const { c } = x;
-      const source = readAligned(x, 1);
+      const source = x.readAligned(1);
       const immediate = c.let(x.immediate());
       const factors = c.let(chosen(immediate.shrU(4)));
       const a = c.let(op("v128.and", x.read(0), factors));
@@ -323,7 +307,7 @@ export const SSE_ARITHMETIC: InstructionGroup = [
   ...approximation("RCP", "0F 53", false),
   ...alternate("HADD", "0F 7C", (s) => horizontal(s, "add")),
   ...alternate("HSUB", "0F 7D", (s) => horizontal(s, "sub")),
-  ...alternate("ADDSUB", "0F D0", (s) => (x, a, b) => packedFloat(x, s, "addsub", a, b)),
+  ...alternate("ADDSUB", "0F D0", (s) => packedArithmetic(s, "addsub")),
   dotProduct("DPPS", "66 0F 3A 40", SINGLE),
   dotProduct("DPPD", "66 0F 3A 41", DOUBLE),
 ];

@@ -1,7 +1,9 @@
 // The two floating-point formats as WebAssembly has them, scalar and packed, and tests of what kind of number a value is.
 
-import { f32, f64, laneOp, op, type Val } from "../../wasm/value.ts";
+import { f32, f64, i32, laneOp, op, select, type Val } from "../../wasm/value.ts";
+import type { Env } from "../semantics.ts";
 import { BINARY32, BINARY64, type Format } from "../softfloat/format.ts";
+import { settled } from "./float-exceptions.ts";
 import { splat } from "./state.ts";
 
 export interface Shape {
@@ -87,6 +89,53 @@ export const scalar = {
   isZero: (s: Shape, value: Val): Val => op(`${s.scalar}.eq`, value, constant(s, 0)),
   /** Zero, normal or infinite. */
   ordinary: (s: Shape, value: Val): Val => scalar.atLeastNormal(s, value).or(scalar.isZero(s, value)),
+};
+
+/** Exponents of results that raise nothing but the precision exception: not those of zeros, denormal numbers, infinities and NaNs, nor
+ *  that of the least normal number, which what is tiny may have been rounded to. They are looked at in 32 bits without the sign: where the
+ *  exponent starts there, and how many values there are from exponent 2 on. */
+function plainExponents(s: Shape): { readonly shift: number; readonly first: number; readonly count: number } {
+  const shift = s === SINGLE ? 24 : 21;
+  const largest = 2 * s.format.bias + 1;
+  return { shift, first: 2 << shift, count: ((largest - 2) << shift) >>> 0 };
+}
+
+/** Conditions for which the host's result is the guest's, cheap ones that may be wrongly false (for zeros, mostly). */
+export const quick = {
+  /** A scalar result is plain, and MXCSR asks for nothing but what the host does. */
+  scalarResult(x: Env, s: Shape, value: Val): Val {
+    const { first, count } = plainExponents(s);
+    const bits = toBits(s, value);
+    const high = s.integer === "i64" ? bits.shrU(32).wrap() : bits;
+    const limit = x.control(`plain ${s.scalar}`, () => select(settled(x), i32(count), 0));
+    return high.shl(1).sub(first).ltU(limit);
+  },
+  /** A scalar is not denormal; a NaN or an infinity is not, but shows in the result. */
+  scalarOperand(s: Shape, value: Val): Val {
+    const doubled = toBits(s, value).shl(1).sub(1);
+    return doubled.geU(s.format.leastNormal * 2n - 1n);
+  },
+  packedResult(x: Env, s: Shape, value: Val): Val {
+    const { first, count } = plainExponents(s);
+    // Unsigned comparison by a signed one: both sides are moved by 2^31.
+    const moved = op("i32x4.add", op("i32x4.shl", value, 1), splat(32, BigInt(0x80000000 - first)));
+    const limit = x.control(`plain ${s.packed}`, () =>
+      op("i32x4.splat", select(settled(x), i32(count - 0x80000000), i32(-0x80000000))),
+    );
+    return quick.all(s, op("i32x4.lt_s", moved, limit));
+  },
+  /** No lane of the operands has an exponent of zero. */
+  packedOperands(s: Shape, values: readonly Val[]): Val {
+    const magnitudes = values.map((value) => op("v128.and", value, splat(32, 0x7fff_ffffn)));
+    const least = magnitudes.reduce((a, b) => op("i32x4.min_s", a, b));
+    const below = s === SINGLE ? 0x007f_ffffn : 0x000f_ffffn;
+    return quick.all(s, op("i32x4.gt_s", least, splat(32, below)));
+  },
+  /** The upper doubleword of each lane is all ones. */
+  all(s: Shape, mask: Val): Val {
+    const bits = op("i32x4.bitmask", mask);
+    return s === SINGLE ? bits.eq(15) : bits.and(10).eq(10);
+  },
 };
 
 function constants(s: Shape, value: number): Val {

@@ -6,7 +6,7 @@ import type { Sem } from "../semantics.ts";
 import { FLAG } from "../state.ts";
 import { FEATURE } from "./feature.ts";
 import { byteShift, PACKED_INTEGER, PACKED_SHIFTS, type Packed, shiftLanes } from "./packed-integer.ts";
-import { half, lanes, readAligned, shuffle, shuffleLanes, useSse, ZERO, zeroExtend } from "./state.ts";
+import { half, lanes, shuffle, shuffleLanes, useSse, ZERO, zeroExtend } from "./state.ts";
 
 /** An instruction of destination and source, both of 128 bits, the source aligned. */
 export function packed(name: string, feature: string, row: string, compute: Packed): Instruction {
@@ -16,7 +16,7 @@ export function packed(name: string, feature: string, row: string, compute: Pack
     feature,
     semantics: (x) => {
       useSse(x);
-      const source = readAligned(x, 1);
+      const source = x.readAligned(1);
       x.write(0, compute(x.read(0), source, x.c));
     },
   };
@@ -46,7 +46,7 @@ const SHIFTS: InstructionGroup = PACKED_SHIFTS.flatMap((kind): Instruction[] => 
     feature: FEATURE.SSE2,
     semantics: (x) => {
       useSse(x);
-      const count = x.c.let(half(readAligned(x, 1), 0));
+      const count = x.c.let(half(x.readAligned(1), 0));
       x.write(0, shiftLanes(kind, x.read(0), count, x.c));
     },
   },
@@ -109,7 +109,7 @@ const minimumPosition: Packed = (_, source, c) => {
 function sumsOfDifferences(x: Sem): void {
   useSse(x);
   const { c } = x;
-  const source = readAligned(x, 1);
+  const source = x.readAligned(1);
   const choice = c.let(x.immediate());
   const block = c.let(byteShift(source, choice.and(3).shl(2)));
   const window = c.let(byteShift(x.read(0), choice.and(4)));
@@ -130,7 +130,7 @@ function rotated(by: number): number[] {
 /** PTEST: ZF where source AND destination is zero, CF where source AND NOT destination is. */
 function test(x: Sem): void {
   useSse(x);
-  const source = readAligned(x, 1);
+  const source = x.readAligned(1);
   const destination = x.read(0);
   const zero = op("v128.any_true", op("v128.and", source, destination)).eqz();
   const carry = op("v128.any_true", op("v128.andnot", source, destination)).eqz();

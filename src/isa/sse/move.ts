@@ -5,7 +5,7 @@ import { laneOp, op, type Val } from "../../wasm/value.ts";
 import type { Instruction, InstructionGroup } from "../instruction.ts";
 import type { Sem } from "../semantics.ts";
 import { FEATURE } from "./feature.ts";
-import { checkAligned, half, readAligned, shuffleLanes, useSse, zeroExtend } from "./state.ts";
+import { half, shuffleLanes, useSse, zeroExtend } from "./state.ts";
 
 type Feature = Instruction["feature"];
 
@@ -16,9 +16,7 @@ function unaligned(x: Sem): void {
 
 function aligned(x: Sem): void {
   useSse(x);
-  const value = readAligned(x, 1);
-  checkAligned(x, 0);
-  x.write(0, value);
+  x.writeAligned(0, x.readAligned(1));
 }
 
 function move(name: string, feature: Feature, semantics: (x: Sem) => void, ...rows: string[]): Instruction {
@@ -44,6 +42,21 @@ function merge(
   };
 }
 
+/** Copies the low lane of one register to another. */
+function lowLane(name: string, feature: Feature, row: string, type: "f32" | "f64"): Instruction {
+  return {
+    name,
+    rows: [row],
+    feature,
+    semantics: (x) => {
+      useSse(x);
+      const known = x.isOrdinary(1, type);
+      x.writeFloat(0, x.readFloat(1, type));
+      if (known) x.setOrdinary(0, type);
+    },
+  };
+}
+
 /** Stores a part of an XMM register to memory. */
 function storePart(name: string, feature: Feature, row: string, part: (value: Val) => Val): Instruction {
   return {
@@ -57,8 +70,6 @@ function storePart(name: string, feature: Feature, row: string, part: (value: Va
   };
 }
 
-const lowSingle = (old: Val, source: Val): Val => shuffleLanes(source, old, 4, [0, 5, 6, 7]);
-const lowDouble = (old: Val, source: Val): Val => shuffleLanes(source, old, 8, [0, 3]);
 const loadLow = (old: Val, source: Val): Val => laneOp("i64x2.replace_lane", [0], old, source);
 const loadHigh = (old: Val, source: Val): Val => laneOp("i64x2.replace_lane", [1], old, source);
 const highToLow = (old: Val, source: Val): Val => shuffleLanes(source, old, 8, [1, 3]);
@@ -83,7 +94,7 @@ function duplicate(name: string, row: string, lanes: readonly number[]): Instruc
     feature: FEATURE.SSE3,
     semantics: (x) => {
       useSse(x);
-      const source = readAligned(x, 1);
+      const source = x.readAligned(1);
       x.write(0, shuffleLanes(source, source, 4, lanes));
     },
   };
@@ -113,11 +124,11 @@ export const SSE_MOVES: InstructionGroup = [
   move("MOVNTPD", FEATURE.SSE2, aligned, "66 0F 2B /r: Mx, Vx"),
   move("MOVNTDQ", FEATURE.SSE2, aligned, "66 0F E7 /r: Mx, Vx"),
   move("MOVNTDQA", FEATURE.SSE41, aligned, "66 0F 38 2A /r: Vx, Mx"),
-  merge("MOVSS", FEATURE.SSE, "F3 0F 10 /r: Vx, Ux", lowSingle),
-  merge("MOVSS", FEATURE.SSE, "F3 0F 11 /r: Ux, Vx", lowSingle),
+  lowLane("MOVSS", FEATURE.SSE, "F3 0F 10 /r: Vx, Ux", "f32"),
+  lowLane("MOVSS", FEATURE.SSE, "F3 0F 11 /r: Ux, Vx", "f32"),
   move("MOVSS", FEATURE.SSE, unaligned, "F3 0F 10 /r: Vd, Md", "F3 0F 11 /r: Md, Vd"),
-  merge("MOVSD", FEATURE.SSE2, "F2 0F 10 /r: Vx, Ux", lowDouble),
-  merge("MOVSD", FEATURE.SSE2, "F2 0F 11 /r: Ux, Vx", lowDouble),
+  lowLane("MOVSD", FEATURE.SSE2, "F2 0F 10 /r: Vx, Ux", "f64"),
+  lowLane("MOVSD", FEATURE.SSE2, "F2 0F 11 /r: Ux, Vx", "f64"),
   move("MOVSD", FEATURE.SSE2, unaligned, "F2 0F 10 /r: Vq, Mq", "F2 0F 11 /r: Mq, Vq"),
   move("MOVQ", FEATURE.SSE2, unaligned, "F3 0F 7E /r: Vq, Wq", "66 0F D6 /r: Wq, Vq"),
   move("MOVD", FEATURE.SSE2, fromGeneral, "66 0F 6E /r: Vx, Ey"),

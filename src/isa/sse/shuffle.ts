@@ -7,7 +7,7 @@ import type { Sem } from "../semantics.ts";
 import { FEATURE } from "./feature.ts";
 import { packed } from "./integer.ts";
 import { byteShift, shuffleBytes } from "./packed-integer.ts";
-import { bitselect, half, lanes, readAligned, shuffleLanes, splat, useSse } from "./state.ts";
+import { bitselect, half, lanes, shuffleLanes, splat, useSse } from "./state.ts";
 
 /** The four two-bit fields of an immediate as the low bytes of an i32, one in each byte. */
 function spread(immediate: Val): Val {
@@ -100,7 +100,7 @@ function withImmediate(
     feature,
     semantics: (x) => {
       useSse(x);
-      const source = readAligned(x, 1);
+      const source = x.readAligned(1);
       x.write(0, compute(x.read(0), source, x.c.let(x.immediate())));
     },
   };
@@ -134,7 +134,7 @@ function blendBySign(name: string, row: string, bits: 8 | 32 | 64): Instruction 
     feature: FEATURE.SSE41,
     semantics: (x) => {
       useSse(x);
-      const source = readAligned(x, 1);
+      const source = x.readAligned(1);
       x.write(0, bitselect(source, x.read(0), op(`${SHAPE[bits]}.shr_s`, x.xmm(0), bits - 1)));
     },
   };

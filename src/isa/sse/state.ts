@@ -1,4 +1,4 @@
-// What all SSE instructions share: whether they may run, the alignment of their memory operands, and the shapes of constants
+// What all SSE instructions share: whether they may run, and the shapes of constants
 // (Intel SDM Vol. 2A 2.5 "Exceptions of SSE instructions"; Vol. 3A 2.5, 13.1).
 
 import { laneOp, op, type Val, v128 } from "../../wasm/value.ts";
@@ -14,20 +14,11 @@ const sseUnusable = faultingHelper("sseUnusable", [], [], (x) => {
 
 /** Raises #UD where CR0.EM = 1 or CR4.OSFXSR = 0, then #NM where CR0.TS = 1. First in every instruction that uses XMM registers. */
 export function useSse(x: Sem): void {
-  const disabled = x.get(CR0).and(CR0_BIT.EM | CR0_BIT.TS);
-  const off = x.get(CR4).and(CR4_BIT.OSFXSR).xor(CR4_BIT.OSFXSR);
-  x.c.if(disabled.or(off), () => x.invoke(sseUnusable), undefined, "unlikely");
-}
-
-/** Raises #GP(0) where 16-byte memory operand n is not aligned. Nothing for registers. */
-export function checkAligned(x: Sem, n: number): void {
-  if (x.isMemory(n)) x.raiseIf(x.address(n).wrap().and(15), VECTOR.GP, 0);
-}
-
-/** Reads a 16-byte operand that must be aligned where it is memory. */
-export function readAligned(x: Sem, n: number): Val {
-  checkAligned(x, n);
-  return x.read(n);
+  const unusable = (): Val => {
+    const disabled = x.get(CR0).and(CR0_BIT.EM | CR0_BIT.TS);
+    return disabled.or(x.get(CR4).and(CR4_BIT.OSFXSR).xor(CR4_BIT.OSFXSR));
+  };
+  x.require("sse", unusable, () => x.invoke(sseUnusable));
 }
 
 export const ZERO = v128(0n, 0n);

@@ -100,6 +100,20 @@ class RigSemantics extends EnvBase implements Sem {
       this.c.st64(this.cpu, 0, 0xffff, place + 8);
     } else this.writeRegister(i32(place), bits, value);
   }
+  readAligned(n: number): Val {
+    return this.read(n);
+  }
+  writeAligned(n: number, value: Val): void {
+    this.write(n, value);
+  }
+  readFloat(n: number, type: "f32" | "f64"): Val {
+    const place = this.isMemory(n) ? this.address(n).wrap() : i32(this.place(n));
+    const memory = this.isMemory(n) ? this.ram : this.cpu;
+    return this.c.let(type === "f64" ? memory.ldf64(place) : memory.ldf32(place));
+  }
+  writeFloat(n: number, value: Val): void {
+    this.c.store(this.cpu, value.type === "f64" ? 8 : 4, i32(this.place(n)), value);
+  }
   modify(n: number, change: (old: Val) => Val): void {
     this.write(n, change(this.read(n)));
   }

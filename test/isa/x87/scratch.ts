@@ -70,6 +70,10 @@ class ScratchSem extends HelperEnv implements Sem {
   private refuse(): never {
     throw new Error("not for x87 instructions");
   }
+  readAligned = this.refuse;
+  writeAligned = this.refuse;
+  readFloat = this.refuse;
+  writeFloat = this.refuse;
   modify = this.refuse;
   modifyAt = this.refuse;
   effectiveAddress = this.refuse;
