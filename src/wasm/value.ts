@@ -21,6 +21,11 @@ export abstract class Val {
     return undefined;
   }
 
+  /** Whether this is the vector constant zero. */
+  get isZeroVector(): boolean {
+    return false;
+  }
+
   private two(name: string, other: Operand): Val {
     return op(`${this.type}.${name}`, this, other);
   }
@@ -198,6 +203,10 @@ class VectorConst extends Val {
     this.bytes = bytes;
   }
 
+  override get isZeroVector(): boolean {
+    return this.bytes.every((byte) => byte === 0);
+  }
+
   emit(out: ByteWriter): void {
     out.u8(0xfd);
     out.u32(12);
@@ -206,8 +215,8 @@ class VectorConst extends Val {
 }
 
 class Operation extends Val {
-  private readonly op: Op;
-  private readonly args: readonly Val[];
+  readonly op: Op;
+  readonly args: readonly Val[];
   private readonly lanes: readonly number[];
 
   constructor(operation: Op, args: readonly Val[], lanes: readonly number[]) {
@@ -313,7 +322,17 @@ const FOLD_64: { readonly [name: string]: (a: bigint, b: bigint) => bigint } = {
   eqz: (a) => BigInt(a === 0n),
 };
 
+/** The value whose bits another type's value is made of, where it is. */
+export function reinterpreted(value: Val): Val | undefined {
+  return value instanceof Operation && value.op.name.includes(".reinterpret_") ? value.args[0] : undefined;
+}
+
 function fold(operation: Op, args: readonly Val[]): Val | undefined {
+  if (operation.name.includes(".reinterpret_")) {
+    const inner = reinterpreted(args[0]);
+    return inner?.type === operation.result ? inner : undefined;
+  }
+  if (operation.name === "v128.xor" && args[0] === args[1]) return v128(0n, 0n);
   const a = args[0].constant;
   const b = args.length > 1 ? args[1].constant : 0;
   if (a === undefined || b === undefined) return undefined;

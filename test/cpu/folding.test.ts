@@ -48,7 +48,7 @@ function translate(bytes: readonly number[]): { length: number; flags: string; s
     tlbMasks: [0n, 1n, 3n, 7n, 15n],
   };
   const c = new Code(m, REGION_TYPE);
-  const region = new RegionCode(c, parts, [BigInt(AT.CODE)], 0);
+  const region = new RegionCode(c, parts, [BigInt(AT.CODE)], 0, new Map());
   let length = 0;
   let flags = "";
   region.write([0], () => {

@@ -17,7 +17,9 @@ import {
   RegionCode,
   type RegionParts,
 } from "./region-code.ts";
-import { ConditionalFlags, type Outcome, RecordConstants, TranslatorSemantics, Untranslatable } from "./semantics.ts";
+import { ConditionalFlags, type Outcome, RecordConstants, TranslatorSemantics } from "./semantics.ts";
+import { Untranslatable } from "./untranslatable.ts";
+import { common, type Knowledge, NOTHING_KNOWN, VectorUse } from "./vectors.ts";
 
 /** Counts what was done by handlers, by name, for whoever wants to know. */
 export type MissCounter = (name: string) => void;
@@ -37,6 +39,7 @@ class RegionEmitter {
   private readonly missed: MissCounter;
   /** Flags at the end of the blocks written so far. */
   private readonly flagsAfter = new Map<number, FlagState>();
+  private readonly knownAfter = new Map<number, Knowledge>();
 
   constructor(code: RegionCode, region: Region, handlers: readonly (HandlerSpec | undefined)[], missed: MissCounter) {
     this.code = code;
@@ -73,11 +76,17 @@ class RegionEmitter {
     return states.every(same) ? first : DYNAMIC_FLAGS;
   }
 
+  private knownBefore(flow: ControlFlow, node: number): Knowledge {
+    const known = (flow.predecessors(node) ?? []).map((p) => this.knownAfter.get(p) ?? NOTHING_KNOWN);
+    return common(known);
+  }
+
   private emitBlock(flow: ControlFlow, node: number, exits: Exits, go: (edge: Edge) => void): void {
     const { code } = this;
     const { c } = code;
     const block = this.region.blocks[node];
     code.flags = this.flagsBefore(flow, node);
+    code.vectors.known = this.knownBefore(flow, node);
     code.page = block.page;
     let outcome: Outcome = { kind: "next" };
     for (let record = block.record; record <= block.last; record += RECORD.SIZE) {
@@ -97,6 +106,7 @@ class RegionEmitter {
     const after = code.settleFlags();
     code.holdFlags();
     this.flagsAfter.set(node, after);
+    this.knownAfter.set(node, code.vectors.known);
     const edge = (to: Edge | undefined, number: number, status: number): void => {
       code.flags = after;
       code.page = block.page;
@@ -123,6 +133,7 @@ class RegionEmitter {
     const after = code.settleFlags();
     code.holdFlags();
     this.flagsAfter.set(node, after);
+    this.knownAfter.set(node, code.vectors.known);
     const leave = (): void => {
       code.flags = after;
       code.page = block.page;
@@ -209,6 +220,7 @@ class RegionEmitter {
     }
     const mark = c.mark();
     const flags = code.flags;
+    const { known } = code.vectors;
     const attempt = (flagsInLocals: boolean): void =>
       c.scope(() => {
         if (flagsInLocals) {
@@ -223,20 +235,37 @@ class RegionEmitter {
         attempt(false);
       } catch (error) {
         if (!(error instanceof ConditionalFlags)) throw error;
-        code.rewind(mark, flags);
+        code.rewind(mark, flags, known);
         attempt(true);
       }
     } catch (error) {
       if (!(error instanceof Untranslatable)) throw error;
-      code.rewind(mark, flags);
+      code.rewind(mark, flags, known);
       this.missed(spec.name);
-      c.scope(() => code.callHandler(number, constants.at));
+      c.scope(() => code.callHandler(number, constants.at, mayUseVectors(spec)));
       code.holdFlags();
       // Where it ends the block for sure its status has been left with; else the block goes on, or falls through.
       outcome = { kind: "next" };
     }
     return outcome;
   }
+}
+
+/** Whether an instruction that its handler does may look at vector registers: those that have one for an operand, or an area of memory. */
+function mayUseVectors({ row }: HandlerSpec): boolean {
+  return row.operands.some(({ kind, size }) => /^[VWUPQN]$/.test(kind) || (kind === "M" && size === ""));
+}
+
+/** The vector registers that the instructions of a region use, and how. */
+function vectorUse(region: Region, handlers: readonly (HandlerSpec | undefined)[], records: DataView): VectorUse {
+  const use = new VectorUse();
+  for (const block of region.blocks) {
+    for (let record = block.record; record <= block.last; record += RECORD.SIZE) {
+      const spec = handlers[records.getUint16(record + RECORD.HANDLER, true)];
+      if (spec !== undefined) use.add(spec, records, record);
+    }
+  }
+  return use;
 }
 
 /** Writes a region; `slot` is its number among all regions. */
@@ -249,7 +278,9 @@ export function emitRegion(
   missed: MissCounter,
 ): Code {
   const c = new Code(m, REGION_TYPE);
-  const code = new RegionCode(c, parts, region.pages, DESCRIPTORS + slot * DESCRIPTOR_SIZE);
+  const records = new DataView(region.records.buffer, region.records.byteOffset, region.records.byteLength);
+  const lanes = vectorUse(region, handlers, records).lanes();
+  const code = new RegionCode(c, parts, region.pages, DESCRIPTORS + slot * DESCRIPTOR_SIZE, lanes);
   new RegionEmitter(code, region, handlers, missed).write();
   return c;
 }

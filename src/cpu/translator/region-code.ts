@@ -12,6 +12,7 @@ import { BLOCK, DESCRIPTOR, JUMP_CACHE, JUMP_CACHE_ENTRIES, RECORD, VAR } from "
 import { STATUS } from "../status.ts";
 import { FLAG_KIND, type FlagParts, type FlagSource, partsOf, sourceOfKind, widthIndex } from "./flags.ts";
 import { SUPPORT } from "./support.ts";
+import { type Knowledge, type Lane, NOTHING_KNOWN, VectorRegisters } from "./vectors.ts";
 
 /** Type of handlers and regions: (record) -> status. */
 export const REGION_TYPE: FuncType = { params: ["i32"], results: ["i32"] };
@@ -55,6 +56,9 @@ function jumpCacheSlot(linear: Val): Val {
 const SPILL_TYPE: FuncType = { params: ["i32", "i64", "i64", "i32"], results: [] };
 const PARTS_TYPE: FuncType = { params: ["i32", "i64", "i64", "i32"], results: ["i64", "i64", "i32"] };
 
+/** What passes between locals and the vCPU's memory at a place. */
+type Transfer = "load" | "save" | "load vectors" | "save vectors" | "controls";
+
 export class RegionCode {
   readonly c: Code;
   readonly parts: RegionParts;
@@ -65,6 +69,9 @@ export class RegionCode {
   flags: FlagState = DYNAMIC_FLAGS;
   /** Number of the page where code is being written. */
   page = 0;
+  readonly vectors: VectorRegisters;
+  /** What depends on control registers alone, by key: computed where they may have changed. */
+  private readonly controls = new Map<string, { readonly local: Local; readonly compute: () => Val }>();
   private readonly pages: readonly bigint[];
   private readonly descriptor: number;
   /** RIP of the first page of the region; the others lie at known distances. */
@@ -84,15 +91,22 @@ export class RegionCode {
   private readonly used = new Set<number>();
   private readonly written = new Set<number>();
   /** Where registers are to be loaded, and saved, once it is known which. */
-  private places: { readonly mark: Mark; readonly load: boolean }[] = [];
+  private places: { readonly mark: Mark; readonly what: Transfer }[] = [];
   private readonly held = new Map<number, Local>();
   private saveAll: Label | undefined;
   private interpret: Label | undefined;
   private saved: Label | undefined;
 
   /** `pages`: RIP of the region's pages where it was found. `descriptor`: where each vCPU has the addresses of the region's blocks. */
-  constructor(c: Code, parts: RegionParts, pages: readonly bigint[], descriptor: number) {
+  constructor(
+    c: Code,
+    parts: RegionParts,
+    pages: readonly bigint[],
+    descriptor: number,
+    lanes: ReadonlyMap<number, Lane | undefined>,
+  ) {
     this.c = c;
+    this.vectors = new VectorRegisters(c, parts.cpu, lanes);
     this.pages = pages;
     this.descriptor = descriptor;
     this.parts = parts;
@@ -122,7 +136,7 @@ export class RegionCode {
         c.block((interpret) => {
           this.interpret = interpret;
           c.st32(cpu, 0, 1, this.descriptor + DESCRIPTOR.USED);
-          this.loadRegisters();
+          this.loadRegisters(true);
           c.set(this.invalidations, cpu.ld32(0, VAR.COUNT_INVALIDATED));
           const entry = c.local("i32", cpu.ld16u(c.params[0].sub(BLOCK.SIZE - BLOCK.ENTRY)));
           this.enterPage(entry, entryPages);
@@ -130,17 +144,36 @@ export class RegionCode {
         });
         c.set(this.status, STATUS.INTERPRET);
       });
-      this.saveRegisters();
+      this.saveRegisters(true);
       c.if(this.target.ne(0n), () => this.goOn());
     });
     c.st32(cpu, 0, this.at, VAR.IP);
     c.results([this.status]);
-    for (const { mark, load } of this.places.toReversed()) {
-      c.insert(mark, () => {
-        if (load) for (const n of this.used) c.set(this.gprs[n], cpu.ld64(0, n * 8));
-        else for (const n of this.written) c.st64(cpu, 0, this.gprs[n], n * 8);
-      });
+    for (const { mark, what } of this.places.toReversed()) c.insert(mark, () => this.transfer(what));
+  }
+
+  private transfer(what: Transfer): void {
+    const { c, cpu } = this;
+    switch (what) {
+      case "load":
+        for (const n of this.used) c.set(this.gprs[n], cpu.ld64(0, n * 8));
+        return;
+      case "save":
+        for (const n of this.written) c.st64(cpu, 0, this.gprs[n], n * 8);
+        return;
+      case "load vectors":
+        this.vectors.load();
+        return;
+      case "save vectors":
+        this.vectors.save();
+        return;
+      case "controls":
+        for (const { local, compute } of this.controls.values()) c.set(local, compute());
     }
+  }
+
+  private later(what: Transfer): void {
+    this.places.push({ mark: this.c.mark(), what });
   }
 
   private enterPage(entry: Local, entryPages: readonly number[]): void {
@@ -234,16 +267,19 @@ export class RegionCode {
     );
   }
 
-  private loadRegisters(): void {
+  private loadRegisters(withVectors: boolean): void {
     const { c, cpu } = this;
-    this.places.push({ mark: c.mark(), load: true });
+    this.later("load");
+    if (withVectors) this.later("load vectors");
+    this.later("controls");
     c.set(this.tlb, cpu.ld32(0, VAR.TLB_READ));
     c.set(this.flagKind, FLAG_KIND.MEMORY);
   }
 
-  private saveRegisters(): void {
+  private saveRegisters(withVectors: boolean): void {
     const { c } = this;
-    this.places.push({ mark: c.mark(), load: false });
+    this.later("save");
+    if (withVectors) this.later("save vectors");
     const spill = this.parts.support(SUPPORT.SPILL_FLAGS, SPILL_TYPE);
     c.if(this.flagKind, () => c.invoke(spill, this.flagKind, this.flagA, this.flagB, this.flagCarry));
   }
@@ -257,6 +293,27 @@ export class RegionCode {
     this.used.add(number);
     this.written.add(number);
     this.c.set(this.gprs[number], value);
+  }
+
+  // Control registers
+
+  /** A value that depends on control registers alone. */
+  control(key: string, compute: () => Val): Val {
+    let known = this.controls.get(key);
+    if (known === undefined) {
+      const { c } = this;
+      const local = c.local(compute().type);
+      c.hold(local);
+      known = { local, compute };
+      this.controls.set(key, known);
+    }
+    return known.local;
+  }
+
+  /** To be called where control registers have changed. */
+  reloadControls(): void {
+    this.later("controls");
+    this.vectors.known = { ...this.vectors.known, required: new Set() };
   }
 
   // Ways out
@@ -291,17 +348,18 @@ export class RegionCode {
     this.c.br(this.saveAll as Label);
   }
 
-  /** Does an instruction by its handler; nothing comes behind where it ends the block for sure. */
-  callHandler(handler: number, place: RecordPlace): void {
+  /** Does an instruction by its handler; nothing comes behind where it ends the block for sure. `usesVectors`: it may look at vector registers. */
+  callHandler(handler: number, place: RecordPlace, usesVectors: boolean): void {
     const { c, cpu } = this;
     this.setPage(this.page);
     this.commitFlags(this.flags);
-    this.saveRegisters();
+    this.saveRegisters(usesVectors);
     const record = c.let(this.addressOf(place));
     const [status] = c.callIndirect(this.parts.table, REGION_TYPE, i32(handler), [record]);
     c.if(
       status,
       () => {
+        if (!usesVectors) this.later("save vectors");
         c.set(this.at, record);
         c.set(this.status, status);
         c.br(this.saved as Label);
@@ -312,6 +370,7 @@ export class RegionCode {
     c.if(
       cpu.ld32(0, VAR.COUNT_INVALIDATED).ne(this.invalidations),
       () => {
+        if (!usesVectors) this.later("save vectors");
         c.set(this.at, record.add(RECORD.SIZE));
         c.set(this.status, STATUS.INTERPRET);
         c.br(this.saved as Label);
@@ -319,9 +378,10 @@ export class RegionCode {
       undefined,
       "unlikely",
     );
-    this.loadRegisters();
+    this.loadRegisters(usesVectors);
     c.set(this.mapped, 1 << this.page);
     this.flags = DYNAMIC_FLAGS;
+    this.vectors.known = NOTHING_KNOWN;
   }
 
   // Flags
@@ -426,8 +486,9 @@ export class RegionCode {
   }
 
   /** Takes back the code since `mark`. */
-  rewind(mark: Mark, flags: FlagState): void {
+  rewind(mark: Mark, flags: FlagState, known: Knowledge): void {
     this.c.rewind(mark);
+    this.vectors.known = known;
     this.places = this.places.filter((place) => place.mark.length <= mark.length);
     this.flags = flags;
   }

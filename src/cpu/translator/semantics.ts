@@ -1,20 +1,33 @@
 // The semantics interface as the translator sees it: operands are constants of a record that exists, general registers are locals.
 
 import type { Access, Bits } from "../../isa/semantics.ts";
-import { type Field, RIP, RIP_BASE, SEGMENTS, SREG, ZERO_OFFSET } from "../../isa/state.ts";
+import {
+  CPL,
+  CR0,
+  CR0_BIT,
+  type Field,
+  FLAG,
+  RFLAGS,
+  RIP,
+  RIP_BASE,
+  SEGMENTS,
+  SREG,
+  ZERO_OFFSET,
+} from "../../isa/state.ts";
 import { Local } from "../../wasm/code.ts";
 import type { FuncType } from "../../wasm/module.ts";
-import { i32, i64, type Operand, type Val } from "../../wasm/value.ts";
+import type { ValType } from "../../wasm/ops.ts";
+import { i32, i64, type Operand, op, reinterpreted, select, type Val } from "../../wasm/value.ts";
 import { valueType } from "../env.ts";
 import type { HandlerSpec } from "../handlers.ts";
 import { RECORD, TLB_TABLE_SIZE } from "../layout.ts";
-import { type RecordFields, RowSemantics } from "../row-semantics.ts";
+import type { RecordFields } from "../row-semantics.ts";
 import { carryOf, directCondition, type FlagSource, fresOf } from "./flags.ts";
 import type { FlagState, RecordPlace, RegionCode } from "./region-code.ts";
 import { SUPPORT } from "./support.ts";
-
-/** Thrown where an instruction asks for what translated code does not do: it is then done by its handler. */
-export class Untranslatable extends Error {}
+import { Untranslatable } from "./untranslatable.ts";
+import { VectorSemantics } from "./vector-semantics.ts";
+import type { Lane } from "./vectors.ts";
 
 /** Thrown where flags are set on one of several paths through an instruction: they must then be in their locals before it. */
 export class ConditionalFlags extends Error {}
@@ -68,9 +81,9 @@ export type Outcome =
   /** Nothing follows: it has left on every path. */
   | { readonly kind: "left" };
 
-export class TranslatorSemantics extends RowSemantics {
+export class TranslatorSemantics extends VectorSemantics {
   outcome: Outcome = { kind: "next" };
-  private readonly region: RegionCode;
+  protected readonly region: RegionCode;
   private readonly constants: RecordConstants;
   private readonly before: FlagState;
   private readonly flagsInLocals: boolean;
@@ -94,7 +107,7 @@ export class TranslatorSemantics extends RowSemantics {
     return true;
   }
 
-  private get conditional(): boolean {
+  protected get conditional(): boolean {
     return this.c.nesting !== this.base;
   }
 
@@ -181,10 +194,10 @@ export class TranslatorSemantics extends RowSemantics {
 
   // Memory
 
-  /** The TLB's entry XOR the address. */
-  private tlbEntry(address: Val, table: number): Val {
+  /** The TLB's entry XOR the address, or one `further`. */
+  private tlbEntry(address: Val, table: number, further = 0n): Val {
     const slot = address.shrU(9).wrap().and(this.region.parts.tlbIndexMask).add(this.region.tlb);
-    return this.c.let(this.state.ld64(slot, table).xor(address));
+    return this.c.let(this.state.ld64(slot, table).xor(address.add(further)));
   }
 
   private hits(bits: Bits | 128, entry: Val): Val {
@@ -193,45 +206,89 @@ export class TranslatorSemantics extends RowSemantics {
 
   override load(bits: Bits | 128, linear: Val, access: Access = "data"): Val {
     if (access === "system") throw new Untranslatable("system access");
+    return this.loadAs(bits === 128 ? "v128" : valueType(bits), bits, linear, false);
+  }
+
+  protected loadFloat(type: Lane, linear: Val): Val {
+    return this.loadAs(type, type === "f64" ? 64 : 32, linear, false);
+  }
+
+  override readAligned(n: number): Val {
+    return this.isMemory(n) ? this.loadAs("v128", 128, this.addressFor(n, false), true) : this.read(n);
+  }
+
+  override writeAligned(n: number, value: Val): void {
+    if (this.isMemory(n)) this.storeAs(128, this.addressFor(n, true), value, true);
+    else this.write(n, value);
+  }
+
+  /** `strict`: the interpreter shall raise what the access raises where it is not aligned. */
+  private loadAs(type: ValType, bits: Bits | 128, linear: Val, strict: boolean): Val {
     const { c, region } = this;
     const address = c.let(linear);
-    const type = bits === 128 ? "v128" : valueType(bits);
     const value = c.local(type);
-    const entry = this.tlbEntry(address, 0);
+    const { hit, host } = this.lookUp(bits, address, 0, strict);
+    const read = (): Val =>
+      type === "f64" ? this.ram.ldf64(host) : type === "f32" ? this.ram.ldf32(host) : this.loadRam(bits, host);
     c.if(
-      this.hits(bits, entry),
-      () => c.set(value, this.loadRam(bits, entry.wrap())),
+      hit,
+      () => c.set(value, read()),
       () => {
-        if (bits === 8) {
+        if (bits === 8 || strict) {
           this.interpret();
           return;
         }
-        const func = region.parts.support(SUPPORT.LOAD + bits, { params: ["i64"], results: ["i32", type] });
+        const result = bits === 128 ? "v128" : valueType(bits);
+        const func = region.parts.support(SUPPORT.LOAD + bits, { params: ["i64"], results: ["i32", result] });
         const [status, loaded] = c.callMany(func, [address]);
         c.if(status, () => this.interpret());
-        c.set(value, loaded);
+        c.set(value, type === result ? loaded : op(`${type}.reinterpret_${result}`, loaded));
       },
       "likely",
     );
     return new Local(value.type, value.index, true);
   }
 
+  /** Where an access goes in the memory of guest RAM, and whether it does. */
+  private lookUp(bits: Bits | 128, address: Val, table: number, strict: boolean): { hit: Val; host: Val } {
+    if (bits !== 128 || strict) {
+      const entry = this.tlbEntry(address, table);
+      return { hit: this.hits(bits, entry), host: entry.wrap() };
+    }
+    // Vectors are often not aligned: with the address of the last byte, an access that crosses the end of the page does not hit.
+    const entry = this.tlbEntry(address, table, 15n);
+    const { tlbMasks } = this.region.parts;
+    const mask = this.control("unaligned mask", () => select(this.checksAlignment(), i64(tlbMasks[4]), tlbMasks[0]));
+    return { hit: entry.and(mask).eqz(), host: entry.wrap().sub(15) };
+  }
+
+  /** Alignment checking: SDM Vol. 3A 6.15, #AC. */
+  private checksAlignment(): Val {
+    return this.get(CPL).eq(3).and(this.get(CR0).and(CR0_BIT.AM).ne(0)).and(this.get(RFLAGS).and(FLAG.AC).ne(0));
+  }
+
   override store(bits: Bits | 128, linear: Val, value: Val, access: Access = "data"): void {
     if (access === "system") throw new Untranslatable("system access");
+    this.storeAs(bits, linear, value, false);
+  }
+
+  private storeAs(bits: Bits | 128, linear: Val, value: Val, strict: boolean): void {
     const { c, region } = this;
     const address = c.let(linear);
-    const stored = c.let(value);
-    const entry = this.tlbEntry(address, TLB_TABLE_SIZE);
+    const number = reinterpreted(value);
+    const stored = c.let(number ?? value);
+    const { hit, host } = this.lookUp(bits, address, TLB_TABLE_SIZE, strict);
     c.if(
-      this.hits(bits, entry),
-      () => c.store(this.ram, bits / 8, entry.wrap(), stored),
+      hit,
+      () => c.store(this.ram, bits / 8, host, stored),
       () => {
-        if (bits === 8) {
+        if (bits === 8 || strict) {
           this.interpret();
           return;
         }
-        const type: FuncType = { params: ["i64", stored.type], results: ["i32"] };
-        c.if(c.call(region.parts.support(SUPPORT.STORE + bits, type), address, stored), () => this.interpret());
+        const type: FuncType = { params: ["i64", value.type], results: ["i32"] };
+        const given = number === undefined ? stored : op(`${value.type}.reinterpret_${number.type}`, stored);
+        c.if(c.call(region.parts.support(SUPPORT.STORE + bits, type), address, given), () => this.interpret());
       },
       "likely",
     );
@@ -255,9 +312,14 @@ export class TranslatorSemantics extends RowSemantics {
 
   // Faults: whatever may raise an exception is left to the interpreter from the start of the instruction.
 
-  private interpret(): void {
+  protected interpret(): void {
     this.region.leaveToInterpret(this.constants.at, this.before);
     if (!this.conditional) this.outcome = { kind: "left" };
+  }
+
+  protected leaveBehind(): void {
+    const { block, distance } = this.constants.at;
+    this.region.leaveToInterpret({ block, distance: distance + RECORD.SIZE }, this.before);
   }
 
   override raise(_vector: number, _error?: Operand): void {

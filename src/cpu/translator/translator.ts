@@ -11,8 +11,8 @@ import { BLOCK, DESCRIPTOR, DESCRIPTOR_SIZE, DESCRIPTORS, HOT_LIST, RECORD, REGI
 import { emitRegion } from "./emit.ts";
 import { BlockReader, discoverRegion, type Region } from "./region.ts";
 import type { RegionParts } from "./region-code.ts";
-import { Untranslatable } from "./semantics.ts";
 import { decodeHandlers, HANDLER_SECTION, SUPPORT } from "./support.ts";
+import { Untranslatable } from "./untranslatable.ts";
 
 export interface TranslatorOptions {
   readonly instructions: readonly Instruction[];
