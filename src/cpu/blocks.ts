@@ -44,6 +44,7 @@ import {
   VAR,
 } from "./layout.ts";
 import { type PagingFuncs, WALK } from "./paging.ts";
+import { jumpTag } from "./tlb.ts";
 
 export interface BlockFuncs {
   /** () -> first record for the RIP field, or 0: an exception is pending, or EXIT_REASON is set. */
@@ -343,6 +344,7 @@ export function emitBlocks(
     const [rip, linear] = c.params;
     const { cpu } = x;
     c.if(c.call(checkFetch, rip, linear), () => c.ret(0));
+    c.st32(cpu, 0, 0, VAR.FETCH_LOCAL);
     const [status, host] = c.callMany(translateFetch, [linear]);
     c.if(status, () => c.ret(0));
     const mode = c.let(cpu.ld32(0, VAR.CODE_KEY));
@@ -374,7 +376,8 @@ export function emitBlocks(
     const entry = c.let(cacheAt(linear));
     c.st64(cpu, entry, linear, JUMP_CACHE);
     c.st32(cpu, entry, block.add(BLOCK.SIZE), JUMP_CACHE + 8);
-    c.st32(cpu, entry, cpu.ld32(0, VAR.JUMP_TAG), JUMP_CACHE + 12);
+    c.st32(cpu, entry, jumpTag(cpu, linear), JUMP_CACHE + 12);
+    c.if(linear.ltS(0n).and(cpu.ld32(0, VAR.FETCH_LOCAL)), () => c.st32(cpu, 0, 1, VAR.HIGH_LOCAL));
     enter(c, x, rip, linear);
     c.results([block.add(BLOCK.SIZE)]);
   });
@@ -464,7 +467,7 @@ export function emitBlocks(
         cpu
           .ld64(entry, JUMP_CACHE)
           .eq(linear)
-          .and(cpu.ld32(entry, JUMP_CACHE + 12).eq(cpu.ld32(0, VAR.JUMP_TAG))),
+          .and(cpu.ld32(entry, JUMP_CACHE + 12).eq(jumpTag(cpu, linear))),
         () => {
           const record = c.let(cpu.ld32(entry, JUMP_CACHE + 8));
           // A block that another segment's limit allowed is looked at again (SDM Vol. 3A 5.3).
@@ -519,7 +522,16 @@ export function emitBlocks(
     );
     x.put(RIP, rip);
     const flushes = c.let(cpu.ld32(0, VAR.COUNT_ARENA_FLUSHES));
-    const next = c.let(c.call(lookup));
+    const next = c.local("i32", c.call(lookup));
+    // The jump cache may name a block that is dead: a link to that one would be taken for ever.
+    c.if(next.geU(ARENA), () => {
+      c.if(
+        cpu.ld32(next.sub(BLOCK.SIZE), BLOCK.HOST).eq(DEAD),
+        () => c.set(next, c.call(lookupAgain)),
+        undefined,
+        "unlikely",
+      );
+    });
     // A link stays within the page, and so needs no look at the mapping; a block that reaches into the next page does.
     const samePage = place.and(0xfff).add(step).ltU(0x1000).and(rip.eq(target));
     const lasting = next.geU(ARENA).and(flushes.eq(cpu.ld32(0, VAR.COUNT_ARENA_FLUSHES)));

@@ -2,7 +2,9 @@
 // It holds paging, memory access, decoder, blocks and the interpreter with a handler for every instruction.
 
 import {
+  changeSpace,
   flushPage,
+  flushSpace,
   flushTlb,
   type Helper,
   hostAddress,
@@ -175,7 +177,7 @@ function emitFoundation(limits: EngineMemoryLimits): Foundation {
   const env = (c: Code): HelperEnv => new HelperEnv(c, parts, c.type.results[0] === "i32");
   const paging = emitPaging(m, env);
   const lock = emitLock(m, ram);
-  const sealPage = emitSeal(m, env, lock, paging.protectPage, hostProtectPage);
+  const sealPage = emitSeal(m, env, lock, paging.tlb.protectPage, hostProtectPage);
   const invalidatePage = emitInvalidation(m, env, PSEUDO.STALE);
   const invalidateRange = emitInvalidateRange(m, env, lock, invalidatePage, codeWritten);
   const access = emitMemoryAccess(m, env, paging, { mmioRead, mmioWrite }, invalidateRange);
@@ -183,9 +185,11 @@ function emitFoundation(limits: EngineMemoryLimits): Foundation {
   for (const [width, func] of access.slowStore) slowStores.set(width, func);
   holder.probeWrite = access.probeWrite;
   store.provide(hostAddress, access.hostAddress);
-  store.provide(flushTlb, paging.flushTlb);
-  store.provide(flushPage, paging.flushPage);
-  store.provide(updateMode, emitUpdateMode(m, env, paging.retag));
+  store.provide(flushTlb, paging.tlb.flushTlb);
+  store.provide(flushPage, paging.tlb.flushPage);
+  store.provide(flushSpace, paging.tlb.flushSpace);
+  store.provide(changeSpace, paging.tlb.changeSpace);
+  store.provide(updateMode, emitUpdateMode(m, env, paging.tlb.retag));
   store.provide(loadPdptes, emitLoadPdptes(m, env, paging.hostOf));
 
   const effective = m.func("effectiveAddress", ["i32"], ["i64"], (c) => {
@@ -243,7 +247,7 @@ function emitUpdateMode(m: ModuleBuilder, env: (c: Code) => HelperEnv, retag: Fu
     const overridden = x.get(CR4).and(CR4_BIT.SMAP).ne(0).and(rflags.and(FLAG.AC).ne(0));
     const set = select(
       x.get(CPL).eq(3),
-      i32(TLB_SETS.USER),
+      cpu.ld32(0, VAR.SPACE).add(TLB_SETS.USER),
       select(overridden, i32(TLB_SETS.SUPERVISOR_AC), i32(TLB_SETS.SUPERVISOR)),
     );
     const table = c.let(set.mul(2 * TLB_TABLE_SIZE).add(TLB_BASE));
@@ -368,12 +372,12 @@ export function buildEngineModule(
   m.exportFunc("run", run);
   m.exportFunc("deliverInterrupt", store.func(deliverInterrupt));
   m.exportFunc("updateMode", store.func(updateMode));
-  m.exportFunc("resetTlb", base.paging.resetTlb);
-  m.exportFunc("flushTlb", base.paging.flushTlb);
+  m.exportFunc("resetTlb", base.paging.tlb.resetTlb);
+  m.exportFunc("flushTlb", base.paging.tlb.flushTlb);
   m.exportFunc("flushBlocks", blocks.flushBlocks);
   m.exportFunc("invalidateRange", base.invalidateRange);
   m.exportFunc("invalidatePage", base.invalidatePage);
-  m.exportFunc("protectPage", base.paging.protectPage);
+  m.exportFunc("protectPage", base.paging.tlb.protectPage);
   m.exportFunc("walk", base.paging.walk);
   m.exportFunc("lookup", blocks.lookup);
   m.exportFunc("decodeBlock", decode);

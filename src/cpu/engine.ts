@@ -1,6 +1,7 @@
 // The engine as the core sees it: one vCPU's memory, an instance of the engine module, and register access from outside.
 
 import { EXIT } from "../isa/exit.ts";
+import { flushScope } from "../isa/helper.ts";
 import {
   ACTIVITY,
   ARITHMETIC_FLAGS,
@@ -100,7 +101,7 @@ interface EngineExports {
   deliverInterrupt(vector: number, kind: number): number;
   updateMode(): void;
   resetTlb(): void;
-  flushTlb(all: number): void;
+  flushTlb(scope: number): void;
   flushBlocks(): void;
   invalidateRange(host: number, bytes: number): void;
   invalidatePage(host: number): void;
@@ -268,7 +269,7 @@ export class TranslateEngine implements Engine {
 
   registersChanged(): void {
     this.exports.updateMode();
-    this.exports.flushTlb(1);
+    this.exports.flushTlb(flushScope.ALL);
   }
 
   reset(kind: "power-on" | "init"): void {
@@ -351,7 +352,7 @@ export class TranslateEngine implements Engine {
       (slot) => slot.gpa <= mib && slot.gpa + slot.length > mib && slot.host === slot.gpa && slot.writable,
     );
     view.setUint32(VAR.LOW_RAM_END, low === undefined ? mib : low.gpa + low.length, true);
-    this.exports.flushTlb(1);
+    this.exports.flushTlb(flushScope.ALL);
   }
 
   translate(linear: bigint): number {

@@ -15,9 +15,20 @@ export const VAR = {
   CODE_MODE: 0x3008,
   /** What blocks are found by besides their place: the code mode, and bit 2 where the limit of CS ends within a page. */
   CODE_KEY: 0x3070,
-  /** Tag of valid jump cache entries: generation, privilege and code key. */
-  JUMP_TAG: 0x300c,
-  GENERATION: 0x3010,
+  /** Last generation given out: a number that jump cache entries are valid with. */
+  GENERATION: 0x300c,
+  /** Generation of the upper half of the linear addresses, where what is global outlives CR3 loads. */
+  HIGH_GENERATION: 0x3010,
+  /** 1 since the jump cache has taken an address of the upper half in a page that is not global. */
+  HIGH_LOCAL: 0x30d8,
+  /** Not zero where an instruction fetch since it was cleared went to a page that is not global. */
+  FETCH_LOCAL: 0x30dc,
+  /** Tags of valid jump cache entries, for the lower and the upper half of the linear addresses: generation, privilege and code key. */
+  JUMP_TAG: 0x30e0,
+  /** Number of the address space in use (SPACES), how many have tables that are set up, and a count of the changes between them. */
+  SPACE: 0x30e8,
+  SPACES_READY: 0x30ec,
+  SPACE_CLOCK: 0x30f0,
   /** Bases of the TLB tables in use for data reads and writes. */
   TLB_READ: 0x3014,
   TLB_WRITE: 0x3018,
@@ -25,7 +36,7 @@ export const VAR = {
   EVENT_PENDING: 0x301c,
   /** First free byte of the record arena. */
   ARENA_NEXT: 0x3020,
-  /** Number of filled slots in the two flush lists. */
+  /** Number of filled slots in the two flush lists of the supervisor's tables. */
   TLB_FILLED: 0x3024,
   TLB_FILLED_GLOBAL: 0x3028,
   /** Start of the page words (PAGE_WORDS) in guest RAM's memory. */
@@ -127,21 +138,34 @@ export const JUMP_CACHE_ENTRIES = 16384;
 export const BLOCK_HASH = 0xa0000;
 export const BLOCK_HASH_ENTRIES = 65536;
 
-/** Lists of TLB slots to clear at a flush: all, and those of global pages. */
+/** Lists of TLB slots to clear at a flush: of the supervisor's tables those that are not global and those that are, and of each address space. */
 export const TLB_LIST = 0xe0000;
 export const TLB_LIST_ENTRIES = 32768;
-export const TLB_LIST_GLOBAL = 0x100000;
+export const TLB_LIST_GLOBAL = TLB_LIST + TLB_LIST_ENTRIES * 4;
+export const SPACE_LISTS = TLB_LIST_GLOBAL + TLB_LIST_ENTRIES * 4;
 
-/** Six tables of 8-byte entries, one entry a page of guest RAM rounded up to a power of two (at most 2^20), so that the index and the host
- *  offset share no bit; room for the largest: read and write for supervisor, user, and supervisor with SMAP overridden by RFLAGS.AC. */
+/** Address spaces that the TLB holds at once: Linux uses six PCIDs a processor. */
+export const SPACES = 6;
+/** Pages that instructions have been fetched from, as LARGE_PAGES. */
+export const FETCHED_PAGES = SPACE_LISTS + SPACES * TLB_LIST_ENTRIES * 4;
+export const FETCHED_PAGES_BITS = 32768;
+
+/** An address space: PCID or -1, generation of its jump cache entries, filled slots in its list, VAR.SPACE_CLOCK when it was last taken. */
+export const SPACE_BASE = 0x4400;
+export const SPACE = { PCID: 0, GENERATION: 4, FILLED: 8, USED: 12, SIZE: 16 } as const;
+
+/** Tables of 8-byte entries, one entry a page of guest RAM rounded up to a power of two (at most 2^20), so that the index and the host
+ *  offset share no bit; room for the largest. Read and write for supervisor, supervisor with SMAP overridden by RFLAGS.AC, and the user of
+ *  each address space. */
 export const TLB_BASE = 0x200000;
 export const TLB_TABLE_SIZE = 0x800000;
-export const TLB_SETS = { SUPERVISOR: 0, USER: 1, SUPERVISOR_AC: 2 } as const;
+export const TLB_SETS = { SUPERVISOR: 0, SUPERVISOR_AC: 1, USER: 2 } as const;
+const TLB_TABLES = 2 * (TLB_SETS.USER + SPACES);
 /** Tag of an empty entry: a non-canonical address. Whoever accesses just that address gets the page TLB_EMPTY names, and no guest memory. */
 export const TLB_EMPTY_TAG = 0xa5a5n << 48n;
 
 /** Per 4 KiB page of host memory: first block header of the page's list. */
-export const PAGE_HEADS = TLB_BASE + 6 * TLB_TABLE_SIZE;
+export const PAGE_HEADS = TLB_BASE + TLB_TABLES * TLB_TABLE_SIZE;
 export const PAGE_HEADS_SIZE = 0x400000;
 
 /** Blocks: header, records, tail. */

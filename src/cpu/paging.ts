@@ -1,9 +1,8 @@
 // From linear to guest-physical to host addresses: the page walk in all paging modes (SDM Vol. 3A chapter 4), memory slots, and the
-// TLB's filling and flushing. All of it is code of the engine module.
+// filling of the TLB (tlb.ts). All of it is code of the engine module.
 
 import type { Env } from "../isa/semantics.ts";
 import {
-  CPL,
   CR0,
   CR0_BIT,
   CR2,
@@ -24,21 +23,8 @@ import type { FuncRef, ModuleBuilder } from "../wasm/module.ts";
 import { i32, i64, select, type Val } from "../wasm/value.ts";
 import { breakpointsEnabled } from "./breakpoints.ts";
 import { isClosed } from "./code-pages.ts";
-import {
-  HUGE_PAGES,
-  JUMP_CACHE,
-  JUMP_CACHE_ENTRIES,
-  LARGE_PAGES,
-  PAGE_MAP_BITS,
-  SLOT_BASE,
-  SLOT_SIZE,
-  TLB_BASE,
-  TLB_LIST,
-  TLB_LIST_ENTRIES,
-  TLB_LIST_GLOBAL,
-  TLB_TABLE_SIZE,
-  VAR,
-} from "./layout.ts";
+import { SLOT_BASE, SLOT_SIZE, VAR } from "./layout.ts";
+import { emitTlb, markPage, PAGE_MAPS, type TlbFuncs } from "./tlb.ts";
 
 /** What a walk is asked for, and what a fault's error code is built from (SDM Vol. 3A 4.7). */
 export const WALK = {
@@ -70,19 +56,8 @@ export interface PagingFuncs {
   readonly walk: FuncRef;
   /** (linear, WALK bits) -> (status, host). Status 0: RAM, in the TLB from now on; 1: fault raised; 2: no RAM, gpa in VAR.MMIO_GPA. */
   readonly translate: FuncRef;
-  readonly flushTlb: FuncRef;
-  /** Empties all tables from any contents; needed once before the first access. */
-  readonly resetTlb: FuncRef;
-  readonly flushPage: FuncRef;
-  /** (host page offset): the page now holds code; no write entry maps it any more. */
-  readonly protectPage: FuncRef;
-  /** Recomputes VAR.JUMP_TAG. */
-  readonly retag: FuncRef;
+  readonly tlb: TlbFuncs;
 }
-
-/** Sizes of the regions of LARGE_PAGES and HUGE_PAGES. */
-const LARGE_LOG = 22;
-const HUGE_LOG = 30;
 
 type MakeEnv = (c: import("../wasm/code.ts").Code) => Env;
 
@@ -273,138 +248,7 @@ export function emitPaging(m: ModuleBuilder, env: MakeEnv): PagingFuncs {
     c.unreachable();
   });
 
-  const retag = m.func("retag", [], [], (c) => {
-    const x = env(c);
-    const user = x.get(CPL).eq(3).shl(3);
-    c.st32(x.cpu, 0, x.cpu.ld32(0, VAR.GENERATION).shl(4).or(user).or(x.cpu.ld32(0, VAR.CODE_KEY)), VAR.JUMP_TAG);
-  });
-
-  /** Makes all jump cache entries stale. */
-  const nextGeneration = m.func("nextGeneration", [], [], (c) => {
-    const x = env(c);
-    const generation = c.let(x.cpu.ld32(0, VAR.GENERATION).add(1).and(0xfffffff));
-    c.st32(x.cpu, 0, generation, VAR.GENERATION);
-    // After a wrap old tags could match again.
-    c.if(generation.eqz(), () => c.memoryFill(x.cpu, JUMP_CACHE, 0xff, JUMP_CACHE_ENTRIES * 16));
-    c.invoke(retag);
-  });
-
-  /** What an empty slot holds: it matches one non-canonical address only, and sends that to a page of its own (VAR.TLB_EMPTY). */
-  const emptyEntry = (x: Env, slot: Val): Val =>
-    slot
-      .sub(TLB_BASE)
-      .and(TLB_TABLE_SIZE - 1)
-      .shl(9)
-      .zx()
-      .xor(x.cpu.ld64(0, VAR.TLB_EMPTY));
-
-  const resetTlb = m.func("resetTlb", [], [], (c) => {
-    const x = env(c);
-    const offset = c.local("i32", 0);
-    c.loop((head) => {
-      const entry = c.let(emptyEntry(x, offset.add(TLB_BASE)));
-      for (let table = 0; table < 6; table++) c.st64(x.cpu, offset, entry, TLB_BASE + table * TLB_TABLE_SIZE);
-      c.set(offset, offset.add(8));
-      c.brIf(head, offset.leU(x.cpu.ld32(0, VAR.TLB_INDEX_MASK)));
-    });
-    c.st32(x.cpu, 0, 0, VAR.TLB_FILLED);
-    c.st32(x.cpu, 0, 0, VAR.TLB_FILLED_GLOBAL);
-    c.invoke(nextGeneration);
-  });
-
-  const clearList = (c: import("../wasm/code.ts").Code, x: Env, list: number, count: number): void => {
-    const at = c.local("i32", list);
-    const end = c.let(i32(list).add(x.cpu.ld32(0, count).shl(2)));
-    c.loop((head) => {
-      c.if(at.ltU(end), () => {
-        const slot = c.let(x.cpu.ld32(at));
-        c.st64(x.cpu, slot, emptyEntry(x, slot));
-        c.set(at, at.add(4));
-        c.br(head);
-      });
-    });
-    c.st32(x.cpu, 0, 0, count);
-  };
-
-  const flushTlb = m.func("flushTlb", ["i32"], [], (c) => {
-    const x = env(c);
-    const [all] = c.params;
-    c.st32(x.cpu, 0, x.cpu.ld32(0, VAR.COUNT_TLB_FLUSHES).add(1), VAR.COUNT_TLB_FLUSHES);
-    clearList(c, x, TLB_LIST, VAR.TLB_FILLED);
-    c.if(all, () => {
-      clearList(c, x, TLB_LIST_GLOBAL, VAR.TLB_FILLED_GLOBAL);
-      c.memoryFill(x.cpu, LARGE_PAGES, 0, PAGE_MAP_BITS / 8);
-      c.memoryFill(x.cpu, HUGE_PAGES, 0, PAGE_MAP_BITS / 8);
-    });
-    c.invoke(nextGeneration);
-  });
-
-  /** Place and bit of a linear address in LARGE_PAGES or HUGE_PAGES, whose regions have 2^log bytes. */
-  const mapBit = (linear: Val, log: number): { at: Val; bit: Val } => {
-    const region = linear
-      .shrU(log)
-      .wrap()
-      .and(PAGE_MAP_BITS - 1);
-    return { at: region.shrU(3), bit: i32(1).shl(region.and(7)) };
-  };
-  const mapHas = (x: Env, map: number, linear: Val, log: number): Val => {
-    const { at, bit } = mapBit(linear, log);
-    return x.cpu.ld8u(at, map).and(bit);
-  };
-  const mapAdd = (x: Env, map: number, linear: Val, log: number): void => {
-    const { at, bit } = mapBit(linear, log);
-    const place = x.c.let(at);
-    x.c.st8(x.cpu, place, x.cpu.ld8u(place, map).or(bit), map);
-  };
-
-  const flushPage = m.func("flushPage", ["i64"], [], (c) => {
-    const x = env(c);
-    const [linear] = c.params;
-    // All of a large page goes, whichever of its addresses is named (SDM Vol. 3A 4.10.4.1).
-    c.if(mapHas(x, HUGE_PAGES, linear, HUGE_LOG), () => {
-      c.invoke(flushTlb, 1);
-      c.ret();
-    });
-    const page = c.local("i64", linear);
-    const left = c.local("i32", 1);
-    c.if(mapHas(x, LARGE_PAGES, linear, LARGE_LOG), () => {
-      c.set(page, linear.and(-(1n << BigInt(LARGE_LOG))));
-      c.set(left, 1 << (LARGE_LOG - 12));
-    });
-    c.loop((head) => {
-      const slot = c.let(page.shrU(9).wrap().and(x.cpu.ld32(0, VAR.TLB_INDEX_MASK)));
-      const entry = c.let(emptyEntry(x, slot.add(TLB_BASE)));
-      for (let table = 0; table < 6; table++) c.st64(x.cpu, slot, entry, TLB_BASE + table * TLB_TABLE_SIZE);
-      c.set(page, page.add(4096n));
-      c.set(left, left.sub(1));
-      c.brIf(head, left);
-    });
-    c.invoke(nextGeneration);
-  });
-
-  const fill = m.func("fillTlb", ["i32", "i64", "i32", "i32"], [], (c) => {
-    const x = env(c);
-    const [table, linear, host, global] = c.params;
-    const { cpu } = x;
-    c.if(
-      cpu.ld32(0, VAR.TLB_FILLED).geU(TLB_LIST_ENTRIES).or(cpu.ld32(0, VAR.TLB_FILLED_GLOBAL).geU(TLB_LIST_ENTRIES)),
-      () => {
-        clearList(c, x, TLB_LIST, VAR.TLB_FILLED);
-        clearList(c, x, TLB_LIST_GLOBAL, VAR.TLB_FILLED_GLOBAL);
-      },
-    );
-    const slot = c.let(linear.shrU(9).wrap().and(cpu.ld32(0, VAR.TLB_INDEX_MASK)).add(table));
-    c.st64(cpu, slot, linear.and(-4096n).xor(host.and(-4096).zx()));
-    const put = (list: number, count: number): void => {
-      c.st32(cpu, cpu.ld32(0, count).shl(2), slot, list);
-      c.st32(cpu, 0, cpu.ld32(0, count).add(1), count);
-    };
-    c.if(
-      global,
-      () => put(TLB_LIST_GLOBAL, VAR.TLB_FILLED_GLOBAL),
-      () => put(TLB_LIST, VAR.TLB_FILLED),
-    );
-  });
+  const tlb = emitTlb(m, env);
 
   const translate = m.func("translate", ["i64", "i32"], ["i32", "i32"], (c) => {
     const x = env(c);
@@ -424,6 +268,12 @@ export function emitPaging(m: ModuleBuilder, env: MakeEnv): PagingFuncs {
       undefined,
       "unlikely",
     );
+    c.if(access.and(WALK.FETCH), () => {
+      markPage(x, PAGE_MAPS.FETCHED, linear);
+      c.if(page.and(PAGE.GLOBAL).eqz(), () => c.st32(cpu, 0, 1, VAR.FETCH_LOCAL));
+      c.if(page.and(PAGE.LARGE), () => markPage(x, PAGE_MAPS.LARGE, linear));
+      c.if(page.and(PAGE.HUGE), () => markPage(x, PAGE_MAPS.HUGE, linear));
+    });
     // Accesses of the processor itself are rare and have rights of their own: they do not fill.
     c.if(
       access
@@ -432,48 +282,18 @@ export function emitPaging(m: ModuleBuilder, env: MakeEnv): PagingFuncs {
         .eqz(),
       () => {
         const global = c.let(page.and(PAGE.GLOBAL));
-        c.if(page.and(PAGE.LARGE), () => mapAdd(x, LARGE_PAGES, linear, LARGE_LOG));
-        c.if(page.and(PAGE.HUGE), () => mapAdd(x, HUGE_PAGES, linear, HUGE_LOG));
-        c.invoke(fill, cpu.ld32(0, VAR.TLB_READ), linear, host, global);
+        c.if(page.and(PAGE.LARGE), () => markPage(x, PAGE_MAPS.LARGE, linear));
+        c.if(page.and(PAGE.HUGE), () => markPage(x, PAGE_MAPS.HUGE, linear));
+        c.invoke(tlb.fill, cpu.ld32(0, VAR.TLB_READ), linear, host, global);
         const open = isClosed(x, host).eqz();
         const both = PAGE.WRITABLE | PAGE.DIRTY;
         c.if(page.and(both).eq(both).or(access.and(WALK.WRITE).ne(0)).and(open).and(writableHost.ne(-1)), () =>
-          c.invoke(fill, cpu.ld32(0, VAR.TLB_WRITE), linear, host, global),
+          c.invoke(tlb.fill, cpu.ld32(0, VAR.TLB_WRITE), linear, host, global),
         );
       },
     );
     c.ret(0, host);
   });
 
-  const protectPage = m.func("protectPage", ["i32"], [], (c) => {
-    const x = env(c);
-    const [page] = c.params;
-    const { cpu } = x;
-    const mask = c.let(
-      i32(-1)
-        .shrU(i32(32).sub(cpu.ld32(0, VAR.RAM_BITS)))
-        .and(-4096),
-    );
-    const scan = (list: number, count: number): void => {
-      const at = c.local("i32", list);
-      const end = c.let(i32(list).add(cpu.ld32(0, count).shl(2)));
-      c.loop((head) => {
-        c.if(at.ltU(end), () => {
-          const slot = c.let(cpu.ld32(at));
-          const place = c.let(slot.sub(TLB_BASE));
-          const isWrite = place.and(TLB_TABLE_SIZE).ne(0);
-          const index = place.and(TLB_TABLE_SIZE - 1).shl(9);
-          c.if(isWrite.and(cpu.ld32(slot).xor(index).xor(page).and(mask).eqz()), () =>
-            c.st64(cpu, slot, emptyEntry(x, slot)),
-          );
-          c.set(at, at.add(4));
-          c.br(head);
-        });
-      });
-    };
-    scan(TLB_LIST, VAR.TLB_FILLED);
-    scan(TLB_LIST_GLOBAL, VAR.TLB_FILLED_GLOBAL);
-  });
-
-  return { hostOf, hostOfWrite, walk, translate, flushTlb, resetTlb, flushPage, protectPage, retag };
+  return { hostOf, hostOfWrite, walk, translate, tlb };
 }

@@ -56,10 +56,16 @@ function hostService(name: string, params: readonly ValType[], results: readonly
 
 /** Recomputes what depends on CR0, CR4, EFER, CS, SS, CPL and RFLAGS.AC/TF/VM: code mode, TLB tables. Call after any change of these. */
 export const updateMode = service("updateMode", [], []);
-/** Drops TLB entries: with 1 the global ones too (SDM Vol. 3A 4.10.4). */
+/** What of the TLB goes: the present address space but for its global pages, everything, or all but global pages. */
+export const flushScope = { SPACE: 0, ALL: 1, SPACES: 2 } as const;
+/** Drops TLB entries (SDM Vol. 3A 4.10.4): a `flushScope`. */
 export const flushTlb = service("flushTlb", ["i32"], []);
-/** Drops the TLB entries of one linear page. */
+/** Drops the TLB entries of one linear page, those of other PCIDs too. */
 export const flushPage = service("flushPage", ["i64"], []);
+/** Drops those of a PCID (CR3's own, or another) but for global pages. */
+export const flushSpace = service("flushSpace", ["i32"], []);
+/** CR3 now names an address space: its PCID (0 where there are none), 1 where what the TLB holds of it stays valid. */
+export const changeSpace = service("changeSpace", ["i32", "i32"], []);
 /** Host offset in guest RAM of one byte at a linear address, with a right to read (0) or write (1) to the end of its 4 KiB page; -1 where
  *  an access must go the ordinary way (fault, MMIO, translated code in the page). Never raises. */
 export const hostAddress = service("hostAddress", ["i64", "i32"], ["i32"]);
@@ -92,6 +98,8 @@ export const SERVICES: readonly Service[] = [
   updateMode,
   flushTlb,
   flushPage,
+  flushSpace,
+  changeSpace,
   hostAddress,
   loadPdptes,
   portIn,

@@ -10,6 +10,7 @@ import { PSEUDO } from "../decoder.ts";
 import type { EngineParts } from "../env.ts";
 import { BLOCK, DESCRIPTOR, JUMP_CACHE, JUMP_CACHE_ENTRIES, RECORD, VAR } from "../layout.ts";
 import { STATUS } from "../status.ts";
+import { jumpTag } from "../tlb.ts";
 import { FLAG_KIND, type FlagParts, type FlagSource, partsOf, sourceOfKind, widthIndex } from "./flags.ts";
 import { SUPPORT } from "./support.ts";
 import { type Knowledge, type Lane, NOTHING_KNOWN, VectorRegisters } from "./vectors.ts";
@@ -220,7 +221,7 @@ export class RegionCode {
             .ld64(slot, JUMP_CACHE)
             .eq(linear)
             .and(cpu.ld32(slot, JUMP_CACHE + 8).eq(record))
-            .and(cpu.ld32(slot, JUMP_CACHE + 12).eq(cpu.ld32(0, VAR.JUMP_TAG)))
+            .and(cpu.ld32(slot, JUMP_CACHE + 12).eq(jumpTag(cpu, linear)))
             .and(cpu.ld32(record.sub(BLOCK.SIZE - BLOCK.HOST)).ne(DEAD));
           c.if(same.eqz(), otherwise, undefined, "unlikely");
           c.set(this.mapped, this.mapped.or(1 << page));
@@ -242,7 +243,7 @@ export class RegionCode {
     const known = cpu
       .ld64(slot, JUMP_CACHE)
       .eq(target)
-      .and(cpu.ld32(slot, JUMP_CACHE + 12).eq(cpu.ld32(0, VAR.JUMP_TAG)));
+      .and(cpu.ld32(slot, JUMP_CACHE + 12).eq(jumpTag(cpu, target)));
     const budget = c.let(cpu.ld32(0, VAR.BUDGET));
     c.if(
       known.and(budget.gtS(cpu.ld32(0, VAR.LIMIT))),

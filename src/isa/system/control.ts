@@ -2,7 +2,16 @@
 
 import { i32, i64, select, type Val } from "../../wasm/value.ts";
 import { CPUID_HEADER, CPUID_TABLE } from "../cpuid-table.ts";
-import { faultingHelper, flushTlb, loadPdptes, readCr8, updateMode, writeCr8 } from "../helper.ts";
+import {
+  changeSpace,
+  faultingHelper,
+  flushScope,
+  flushTlb,
+  loadPdptes,
+  readCr8,
+  updateMode,
+  writeCr8,
+} from "../helper.ts";
 import type { InstructionGroup } from "../instruction.ts";
 import type { Env, Sem } from "../semantics.ts";
 import {
@@ -90,7 +99,7 @@ export const writeCr0 = faultingHelper("writeCr0", ["i64"], [], (x, value) => {
       x.raise(VECTOR.GP, 0);
     });
   });
-  c.if(changed.and(CR0_PAGING), () => x.invoke(flushTlb, 1));
+  c.if(changed.and(CR0_PAGING), () => x.invoke(flushTlb, flushScope.ALL));
   x.invoke(updateMode);
   x.done();
 });
@@ -107,8 +116,8 @@ export const writeCr3 = faultingHelper("writeCr3", ["i64"], [], (x, value) => {
   c.if(isLongMode(x), () => x.raiseIf(cr3.and(CR3_RESERVED).ne(0n), VECTOR.GP, 0));
   x.invoke(loadPdptes, cr3);
   x.put(CR3, cr3);
-  // The TLB holds one address space at a time, so that it empties even where bit 63 would let it keep the new one's entries.
-  x.invoke(flushTlb, 0);
+  // SDM Vol. 3A 4.10.4.1: without PCIDs all that is not global goes, with them what belongs to the new one, unless bit 63 says that it is good.
+  x.invoke(changeSpace, select(pcid, cr3.wrap().and(0xfff), i32(0)), pcid.and(value.ltS(0n)));
   x.done();
 });
 
@@ -139,7 +148,7 @@ export const writeCr4 = faultingHelper("writeCr4", ["i64"], [], (x, value) => {
       x.raise(VECTOR.GP, 0);
     });
   });
-  c.if(changed.and(CR4_PAGING), () => x.invoke(flushTlb, 1));
+  c.if(changed.and(CR4_PAGING), () => x.invoke(flushTlb, flushScope.ALL));
   x.invoke(updateMode);
   x.done();
 });
@@ -233,7 +242,7 @@ const writeDr = faultingHelper("writeDr", ["i32", "i64"], [], (x, number, value)
     () => {
       x.put(DR7, value.wrap().and(DR7_WRITABLE).or(DR7_ONES));
       // While breakpoints are enabled no access goes by the TLB (src/cpu/breakpoints.ts).
-      x.invoke(flushTlb, 1);
+      x.invoke(flushTlb, flushScope.ALL);
     },
   );
   x.done();

@@ -2,7 +2,17 @@
 
 import { i32, op, type Val } from "../../wasm/value.ts";
 import { ANOMALY } from "../anomaly.ts";
-import { anomaly, faultingHelper, flushTlb, helper, hostReadMsr, hostWriteMsr, tscNow, updateMode } from "../helper.ts";
+import {
+  anomaly,
+  faultingHelper,
+  flushScope,
+  flushTlb,
+  helper,
+  hostReadMsr,
+  hostWriteMsr,
+  tscNow,
+  updateMode,
+} from "../helper.ts";
 import type { InstructionGroup } from "../instruction.ts";
 import { notCanonical } from "../segmentation.ts";
 import type { Env, Sem } from "../semantics.ts";
@@ -96,7 +106,7 @@ const writeEfer = faultingHelper("writeEfer", ["i64"], [], (x, value) => {
   const paging = x.get(CR0).and(CR0_BIT.PG).ne(0);
   x.raiseIf(changed.and(EFER_BIT.LME).ne(0).and(paging), VECTOR.GP, 0);
   x.put(EFER, efer);
-  c.if(changed.and(EFER_BIT.NXE), () => x.invoke(flushTlb, 1));
+  c.if(changed.and(EFER_BIT.NXE), () => x.invoke(flushTlb, flushScope.ALL));
   x.invoke(updateMode);
   x.done();
 });

@@ -1,14 +1,13 @@
 // HLT, CLI and STI, TLB and cache control, SWAPGS, FS and GS bases, SMAP's AC (SDM Vol. 2A, 2B).
 
 import { EXIT } from "../exit.ts";
-import { faultingHelper, flushPage, flushTlb, helper, updateMode } from "../helper.ts";
+import { faultingHelper, flushPage, flushScope, flushSpace, flushTlb, helper, updateMode } from "../helper.ts";
 import type { Instruction, InstructionGroup } from "../instruction.ts";
 import { notCanonical } from "../segmentation.ts";
 import type { Env, Sem } from "../semantics.ts";
 import {
   ACTIVITY,
   CPL,
-  CR3,
   CR4,
   CR4_BIT,
   type Field,
@@ -90,8 +89,6 @@ const invpcid = faultingHelper("invpcid", ["i64", "i64"], [], (x, type, descript
   const disabled = x.get(CR4).and(CR4_BIT.PCIDE).eqz();
   const single = type.leU(1n);
   x.raiseIf(single.and(disabled).and(pcid.ne(0n)), VECTOR.GP, 0);
-  // The TLB holds the present address space alone: another PCID has nothing in it.
-  const present = c.let(pcid.eq(x.get(CR3).and(0xfffn)).or(disabled));
   c.switch(
     type.wrap(),
     [
@@ -99,13 +96,13 @@ const invpcid = faultingHelper("invpcid", ["i64", "i64"], [], (x, type, descript
         [0],
         () => {
           x.raiseIf(notCanonical(linear), VECTOR.GP, 0);
-          c.if(present, () => x.invoke(flushPage, linear));
+          x.invoke(flushPage, linear);
         },
       ],
-      [[1], () => c.if(present, () => x.invoke(flushTlb, 0))],
-      [[2], () => x.invoke(flushTlb, 1)],
+      [[1], () => x.invoke(flushSpace, pcid.wrap())],
+      [[2], () => x.invoke(flushTlb, flushScope.ALL)],
     ],
-    () => x.invoke(flushTlb, 0),
+    () => x.invoke(flushTlb, flushScope.SPACES),
   );
   x.done();
 });

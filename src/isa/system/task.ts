@@ -3,7 +3,7 @@
 import type { Local } from "../../wasm/code.ts";
 import { i32, select, type Val } from "../../wasm/value.ts";
 import { ANOMALY } from "../anomaly.ts";
-import { anomaly, faultingHelper, flushTlb, loadPdptes, updateMode } from "../helper.ts";
+import { anomaly, faultingHelper, flushScope, flushTlb, loadPdptes, updateMode } from "../helper.ts";
 import type { Env } from "../semantics.ts";
 import {
   CPL,
@@ -285,7 +285,7 @@ export const taskSwitch = faultingHelper(
       const cr3 = c.let(task.cr3.zx());
       c.if(cr3.ne(x.get(CR3)), () => {
         x.put(CR3, cr3);
-        x.invoke(flushTlb, 0);
+        x.invoke(flushTlb, flushScope.SPACE);
         c.set(failed, x.attempt(loadPdptes, cr3));
       });
     });
