@@ -80,6 +80,8 @@ export interface VirtualMachineOptions {
   readonly debugExit?: boolean | number;
   /** Kinds of events to trace (`skep run --help` lists them); they come out of `traces`. */
   readonly trace?: readonly string[];
+  /** Time goes by instructions, random numbers come from a seed (true: 0): runs that start alike go on alike. */
+  readonly deterministic?: boolean | number;
   /** Stops the machine when it fires. */
   readonly signal?: AbortSignal;
 }

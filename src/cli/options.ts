@@ -72,6 +72,11 @@ const OPTIONS: { readonly [name: string]: Option } = {
   },
   engine: { value: "NAME", help: [`how guest code is executed: ${ENGINES.join(", ")}`] },
   name: { value: "NAME", help: ["the name under which skep ctl finds the machine (vm and the process number)"] },
+  deterministic: {
+    value: "SEED",
+    optional: true,
+    help: ["time from instructions, random numbers from a seed (0):", "runs that start alike go on alike"],
+  },
   stats: { help: ["print counters on standard error at the end"] },
   trace: {
     value: "WHAT",
@@ -206,6 +211,10 @@ export function parseOptions(command: "run" | "start", args: readonly string[]):
       ...optional("cpu", text("cpu")),
       ...optional("engine", text("engine")),
       ...optional("debugExit", debugExit),
+      ...optional(
+        "deterministic",
+        given("deterministic", (seed) => (seed === "" ? true : integer(seed, "deterministic"))),
+      ),
     },
   };
 }

@@ -121,6 +121,8 @@ export class TranslateEngine implements Engine {
   private readonly translator: Translator | undefined;
   private readonly host: EngineHost;
   private retiredBefore = 0;
+  /** The budget of a run in progress. */
+  private granted: number | undefined;
 
   constructor(options: EngineOptions) {
     const { host } = options;
@@ -195,8 +197,10 @@ export class TranslateEngine implements Engine {
     armKicks(this.memory);
     if (this.host.requested?.() === true) return EXIT.BUDGET;
     this.view.setInt32(VAR.BUDGET, budget, true);
+    this.granted = budget;
     const reason = this.exports.run();
-    this.retiredBefore += budget - this.view.getInt32(VAR.BUDGET, true);
+    this.retiredBefore = this.retired();
+    this.granted = undefined;
     this.translator?.work();
     return reason;
   }
@@ -361,7 +365,8 @@ export class TranslateEngine implements Engine {
   }
 
   retired(): number {
-    return this.retiredBefore;
+    if (this.granted === undefined) return this.retiredBefore;
+    return this.retiredBefore + this.granted - this.view.getInt32(VAR.BUDGET, true);
   }
 
   statistics(): EngineStatistics {

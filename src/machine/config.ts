@@ -26,6 +26,8 @@ export interface MachineRequest {
   /** Serial ports, 1 to 4. */
   readonly serialPorts?: number;
   readonly trace?: readonly string[];
+  /** Runs that start alike go on alike; true, or the seed of the guest's random numbers. */
+  readonly deterministic?: boolean | number;
 }
 
 export interface MachineConfig {
@@ -37,6 +39,8 @@ export interface MachineConfig {
   readonly debugExitPort: number | undefined;
   readonly serialPorts: number;
   readonly trace: readonly TraceKind[];
+  /** The seed of a deterministic machine. */
+  readonly seed: number | undefined;
 }
 
 export interface DiskConfig {
@@ -128,6 +132,13 @@ function debugExitPort(request: boolean | number | undefined): number | undefine
   return request;
 }
 
+function seed(request: boolean | number | undefined): number | undefined {
+  if (request === undefined || request === false) return undefined;
+  if (request === true) return 0;
+  if (!Number.isSafeInteger(request) || request < 0) bad(`"${request}" is no seed: it is a whole number`);
+  return request;
+}
+
 function traceKind(name: string): TraceKind {
   if (isTraceKind(name)) return name;
   return bad(`there is no trace of "${name}": known are ${Object.keys(TRACE_KINDS).join(", ")}`);
@@ -151,5 +162,6 @@ export function machineConfig(request: MachineRequest): MachineConfig {
     debugExitPort: debugExitPort(request.debugExit),
     serialPorts,
     trace: (request.trace ?? []).map(traceKind),
+    seed: seed(request.deterministic),
   };
 }

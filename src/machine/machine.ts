@@ -4,7 +4,7 @@ import { BootError } from "../boot/errors.ts";
 import { loadKernel } from "../boot/kernel.ts";
 import { SkepError } from "../errors.ts";
 import { buildFirmware } from "../firmware/firmware.ts";
-import type { HostClock } from "../vmm/clock.ts";
+import type { MachineClock } from "../vmm/clock.ts";
 import { restoreState, type Section, StateError, type StateValue, saveState } from "../vmm/state.ts";
 import type { RunOutcome } from "../vmm/vm.ts";
 import type { KernelConfig } from "./config.ts";
@@ -15,8 +15,8 @@ import { type MachineStatistics, machineStatistics } from "./statistics.ts";
 const SEED_BYTES = 32;
 const SNAPSHOT = { kind: "machine", version: 1 } as const;
 
-export interface MachineOptions extends Omit<PcOptions, "clock"> {
-  readonly clock: HostClock;
+export interface MachineOptions extends PcOptions {
+  readonly clock: MachineClock;
 }
 
 export class Machine {

@@ -4,7 +4,8 @@
 import { SkepError } from "../errors.ts";
 import type { Host } from "../host/host.ts";
 import type { MailboxReceiver } from "../host/mailbox.ts";
-import { HostClock } from "../vmm/clock.ts";
+import { HostClock, type MachineClock } from "../vmm/clock.ts";
+import { InstructionClock } from "../vmm/instruction-clock.ts";
 import { type TraceKind, traceTo } from "../vmm/trace.ts";
 import type { VmExit } from "../vmm/vm.ts";
 import type { DiskConfig, KernelConfig, MachineConfig } from "./config.ts";
@@ -13,6 +14,7 @@ import { Machine, type MachineOptions } from "./machine.ts";
 import { OutputBatches } from "./output.ts";
 import { VIRTIO_CONSOLE } from "./pc.ts";
 import { CHANNEL, type Command, type CommandMessage, type ExitRecord, type FromMachine, MESSAGE } from "./protocol.ts";
+import { seededHost } from "./seeded-host.ts";
 
 export interface RunnerOptions {
   readonly config: MachineConfig;
@@ -47,7 +49,7 @@ function exitRecord(exit: VmExit): ExitRecord {
 export class MachineRunner {
   readonly machine: Machine;
   private readonly options: RunnerOptions;
-  private readonly clock: HostClock;
+  private readonly clock: MachineClock;
   private readonly output: OutputBatches;
   /** Input that a device had no room for, by channel. */
   private readonly held: Uint8Array[] = Array.from({ length: CHANNEL.COUNT }, () => new Uint8Array(0));
@@ -62,12 +64,13 @@ export class MachineRunner {
   constructor(options: RunnerOptions) {
     const { config, host } = options;
     this.options = options;
-    this.clock = new HostClock(host.now);
+    const { seed } = config;
+    this.clock = seed === undefined ? new HostClock(host.now) : new InstructionClock();
     this.output = new OutputBatches(options.post, host.now);
     const traced = (line: string): void => this.output.bytes(CHANNEL.TRACE, encoder.encode(`${line}\n`));
     this.machine = new Machine({
       config,
-      host,
+      host: seed === undefined ? host : seededHost(host, seed),
       translator: options.translator,
       disks: options.disks,
       clock: this.clock,

@@ -7,7 +7,14 @@ export interface Clock {
   now(): number;
 }
 
-/** A clock that a test or the deterministic mode moves by hand. */
+/** A clock that a machine starts, stops, and sets when it restores a snapshot. */
+export interface MachineClock extends Clock {
+  start(): void;
+  stop(): void;
+  setTime(ns: number): void;
+}
+
+/** A clock that a test moves by hand. */
 export class ManualClock implements Clock {
   private time = 0;
 
@@ -30,7 +37,7 @@ export class ManualClock implements Clock {
  * Virtual time that follows a monotonic host time source, and stands still while stopped.
  * The host source is given in nanoseconds and may have any origin.
  */
-export class HostClock implements Clock {
+export class HostClock implements MachineClock {
   private readonly hostNow: () => number;
   private base: number;
   private origin: number;

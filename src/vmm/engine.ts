@@ -90,7 +90,7 @@ export interface Engine {
   /** Guest-physical address of a linear address with supervisor rights, or -1; changes nothing. */
   translate(linear: bigint): number;
 
-  /** Instructions retired. */
+  /** Instructions retired, a run in progress included: there by whole blocks, counted where they are entered. */
   retired(): number;
   statistics(): EngineStatistics;
   save(): Section;

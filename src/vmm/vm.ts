@@ -2,10 +2,12 @@
 // fire the timers that are due, take events, execute until the slice's instructions are used up or the engine comes back, look what it wants.
 //
 // A slice is as long as the next timer is away, and at most SLICE_NS; instructions and time are related by the speed of the slices before.
+// In deterministic mode (an `InstructionClock`) a slice is so many instructions, and nothing that decides anything comes from the host.
 // When all vCPUs are halted the loop returns with the time at which it has to be called again; the caller sleeps.
 
 import { EXIT } from "../isa/exit.ts";
 import type { Clock, TimerQueue } from "./clock.ts";
+import { InstructionClock, NS_PER_INSTRUCTION } from "./instruction-clock.ts";
 import type { InterruptRouter } from "./io/interrupt-router.ts";
 import type { Trace } from "./trace.ts";
 import { ACTIVITY_STATE, type Vcpu } from "./vcpu.ts";
@@ -39,6 +41,8 @@ const SLICE_NS = 100_000;
 /** Instructions of the shortest and the longest slice. */
 const BUDGET_MIN = 500;
 const BUDGET_MAX = 100_000;
+/** Instructions of a slice in deterministic mode, unless a timer is due before. */
+const QUANTUM = 20_000;
 /** Instructions a nanosecond, before anything is known. */
 const INITIAL_SPEED = 0.1;
 /** The speed is taken anew from so much time of execution. */
@@ -52,6 +56,8 @@ export class Vm {
   readonly vcpus: Vcpu[] = [];
   readonly statistics = { idles: 0, nsIdle: 0, timerLateMaxNs: 0 };
   private readonly trace: Trace;
+  /** The clock of deterministic mode. */
+  private readonly instructions: InstructionClock | undefined;
   private exit: VmExit | undefined;
   private speed = INITIAL_SPEED;
   private measuredInstructions = 0;
@@ -64,6 +70,7 @@ export class Vm {
     this.timers = options.timers;
     this.router = options.router;
     this.trace = options.trace;
+    this.instructions = options.clock instanceof InstructionClock ? options.clock : undefined;
   }
 
   addVcpu(vcpu: Vcpu): void {
@@ -127,8 +134,15 @@ export class Vm {
         if (this.vcpus.every((vcpu) => vcpu.deaf)) this.end({ reason: "halt" });
         else {
           this.statistics.idles++;
-          this.idleSince = now;
-          return { kind: "idle", wakeAt: this.timers.next() };
+          const wakeAt = this.timers.next();
+          if (this.instructions === undefined || wakeAt === Number.POSITIVE_INFINITY) {
+            this.idleSince = now;
+            return { kind: "idle", wakeAt };
+          }
+          this.instructions.skipTo(wakeAt);
+          this.statistics.nsIdle += this.instructions.now() - now;
+          now = this.instructions.now();
+          if (poll()) return { kind: "yield" };
         }
       } else if (poll()) return { kind: "yield" };
     }
@@ -143,11 +157,16 @@ export class Vm {
 
   /** One slice of one vCPU from `now` on; the time after it. */
   private slice(vcpu: Vcpu, now: number): number {
-    const sliceEnd = Math.min(now + SLICE_NS, this.timers.next());
+    const { instructions } = this;
+    const longest = instructions === undefined ? SLICE_NS : QUANTUM * NS_PER_INSTRUCTION;
+    const sliceEnd = Math.min(now + longest, this.timers.next());
     let budget = Math.min(Math.max(Math.round((sliceEnd - now) * this.speed), BUDGET_MIN), BUDGET_MAX);
+    if (instructions !== undefined) budget = Math.max(1, Math.ceil((sliceEnd - now) / NS_PER_INSTRUCTION));
     if (this.trace.blocks !== undefined) budget = 1;
     const before = vcpu.engine.retired();
+    instructions?.begin(vcpu.engine);
     const reason = vcpu.run(budget, sliceEnd);
+    instructions?.end();
     this.trace.blocks?.(vcpu.position());
     const after = this.clock.now();
     this.measure(vcpu.engine.retired() - before, after - now);

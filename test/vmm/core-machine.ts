@@ -1,6 +1,6 @@
 // A core with fake engines and an 8259 pair, on a clock moved by hand.
 
-import { ManualClock, TimerQueue } from "../../src/vmm/clock.ts";
+import { type Clock, ManualClock, TimerQueue } from "../../src/vmm/clock.ts";
 import { InterruptRouter } from "../../src/vmm/io/interrupt-router.ts";
 import { Pic } from "../../src/vmm/io/pic.ts";
 import { IoBus } from "../../src/vmm/io-space.ts";
@@ -10,7 +10,7 @@ import { FakeEngine } from "./fake-engine.ts";
 
 export class CoreMachine {
   readonly clock = new ManualClock();
-  readonly timers = new TimerQueue(this.clock);
+  readonly timers: TimerQueue;
   readonly router = new InterruptRouter();
   readonly counts = new Map<string, number>();
   readonly anomalies = {
@@ -21,17 +21,20 @@ export class CoreMachine {
   };
   readonly io = new IoBus(this.anomalies);
   readonly pic = new Pic({ anomalies: this.anomalies, intr: (asserted) => this.router.setLint(0, asserted) });
-  readonly vm = new Vm({ clock: this.clock, timers: this.timers, router: this.router, trace: {} });
+  readonly vm: Vm;
   readonly engines: FakeEngine[] = [];
 
-  constructor(cpus = 1, features: readonly string[] = ["apic", "x2apic", "tsc_deadline_timer"]) {
+  constructor(cpus = 1, features: readonly string[] = ["apic", "x2apic", "tsc_deadline_timer"], time?: Clock) {
+    const clock = time ?? this.clock;
+    this.timers = new TimerQueue(clock);
+    this.vm = new Vm({ clock, timers: this.timers, router: this.router, trace: {} });
     for (let id = 0; id < cpus; id++) {
       this.vm.addVcpu(
         new Vcpu({
           id,
           apicId: id,
           bootstrap: id === 0,
-          clock: this.clock,
+          clock,
           timers: this.timers,
           io: this.io,
           bus: this.router,

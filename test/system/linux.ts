@@ -1,0 +1,42 @@
+// Debian's cloud kernel with a shell script as its only userspace, in a process of `skep run`.
+
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { debianGuest, type Flavour } from "../../src/host/node/debian-guest.ts";
+import { buildInitramfs } from "../../src/host/node/initramfs.ts";
+import { runSkep } from "../cli/run.ts";
+
+export interface LinuxRun {
+  readonly script: string;
+  /** More for the kernel's command line. */
+  readonly append?: string;
+  readonly args?: readonly string[];
+  readonly flavour?: Flavour;
+}
+
+/** Boots and runs the script; the machine powers off when it ends. */
+export async function runLinux(run: LinuxRun): Promise<Awaited<ReturnType<typeof runSkep>>> {
+  const guest = await debianGuest({ flavour: run.flavour ?? "cloud" });
+  const folder = await mkdtemp(join(tmpdir(), "skep-linux-"));
+  try {
+    const initrd = join(folder, "initramfs.cpio");
+    await writeFile(initrd, await buildInitramfs({ busybox: guest.busybox, script: run.script }));
+    const append = `console=ttyS0 panic=-1 quiet ${run.append ?? ""}`;
+    return await runSkep([
+      "run",
+      "--kernel",
+      guest.kernel,
+      "--initrd",
+      initrd,
+      "--append",
+      append,
+      ...(run.args ?? []),
+    ]);
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+/** Lines of a kernel log that no healthy boot has. */
+export const TROUBLE = /WARNING|BUG:|\bOops\b|lockup|stall|unstable|call trace|not responding|timed out/i;

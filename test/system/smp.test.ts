@@ -1,0 +1,68 @@
+// Debian's cloud kernel with several processors on one thread.
+
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { test } from "node:test";
+import { runLinux, TROUBLE } from "./linux.ts";
+
+const missing = ["apt-get"].find((tool) => spawnSync(tool, ["--version"]).status !== 0);
+const options = missing === undefined ? { timeout: 900_000 } : { skip: `needs ${missing}` };
+
+/** Prints what the tests read: processors, how they are grouped, clock source, the kernel's log. */
+const REPORT = `
+grep -c ^processor /proc/cpuinfo
+for f in /sys/devices/system/cpu/cpu[0-9]*/topology; do echo "topology $(cat $f/physical_package_id) $(cat $f/core_id) $(cat $f/thread_siblings_list)"; done
+echo "clock $(cat /sys/devices/system/clocksource/clocksource0/current_clocksource)"
+dmesg
+`;
+
+for (const engine of ["interpret", "translate"]) {
+  for (const [cpus, topology] of [
+    ["2", ["0 0 0", "0 1 1"]],
+    ["4,sockets=2,threads=2", ["0 0 0-1", "0 0 0-1", "1 0 2-3", "1 0 2-3"]],
+  ] as const) {
+    test(`boots with --cpus ${cpus} (${engine})`, options, async () => {
+      const { stdout, stderr, status } = await runLinux({ script: REPORT, args: ["--cpus", cpus, "--engine", engine] });
+      assert.equal(status, 1, `powers off\n${stderr}${stdout.slice(-2000)}`);
+      const lines = stdout.split(/\r?\n/);
+      assert.ok(lines.includes(String(topology.length)), stdout.slice(0, 2000));
+      const told = lines.filter((line) => line.startsWith("topology ")).map((line) => line.slice(9));
+      assert.deepEqual(told, topology);
+      assert.ok(lines.includes("clock tsc"), "TSC is the clock source");
+      assert.deepEqual(
+        lines.filter((line) => TROUBLE.test(line)),
+        [],
+      );
+    });
+  }
+}
+
+for (const cpus of ["1", "2", "4"]) {
+  test(`two deterministic boots with ${cpus} vCPUs are the same, instruction by instruction`, options, async () => {
+    const run = () =>
+      runLinux({
+        script: `${REPORT}\ncat /proc/interrupts /proc/uptime; head -c 16 /dev/urandom | hexdump; cat /proc/driver/rtc`,
+        args: ["--cpus", cpus, "--engine", "translate", "--deterministic", "--stats"],
+      });
+    const [first, second] = await Promise.all([run(), run()]);
+    assert.equal(first.status, 1, first.stderr);
+    assert.equal(first.stdout, second.stdout);
+    const counts = (text: string): string[] =>
+      text.split("\n").filter((line) => /\.(instructions|apic|entries) /.test(line));
+    assert.ok(counts(first.stderr).length >= 3 * Number(cpus));
+    assert.deepEqual(counts(first.stderr), counts(second.stderr));
+  });
+}
+
+test("another seed gives other random numbers and the same calendar", options, async () => {
+  const run = async (seed: number): Promise<string[]> => {
+    const script = 'head -c 16 /dev/urandom | hexdump -e \'16/1 "%02x" "\\n"\'; date -u +%Y-%m-%d';
+    const { stdout } = await runLinux({ script, args: ["--engine", "translate", `--deterministic=${seed}`] });
+    return stdout.split(/\r?\n/).filter((line) => /^[0-9a-f]{32}$|^\d{4}-\d\d-\d\d$/.test(line));
+  };
+  const [one, two] = await Promise.all([run(1), run(2)]);
+  assert.equal(one.length, 2);
+  assert.equal(one[1], "2026-01-01");
+  assert.equal(two[1], "2026-01-01");
+  assert.notEqual(one[0], two[0]);
+});
