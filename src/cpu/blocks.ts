@@ -59,6 +59,8 @@ export interface BlockFuncs {
   readonly noteHot: FuncRef;
   /** Forgets all blocks. */
   readonly flushBlocks: FuncRef;
+  /** (host address) -> block of the 64-bit code there, decoded where none is known. */
+  readonly blockAt: FuncRef;
 }
 
 export const BLOCK_SPACE = BLOCK.SIZE + (BLOCK_MAX_RECORDS + 1) * RECORD.SIZE + TAIL.SIZE;
@@ -339,6 +341,15 @@ export function emitBlocks(
     c.results([block]);
   });
 
+  /** (host) -> block of the 64-bit code there, which is known to stay within its page; 0 where the present mode decodes nothing of the kind. */
+  const blockAt = m.func("blockAt", ["i32"], ["i32"], (c) => {
+    const x = env(c);
+    const [host] = c.params;
+    c.if(x.cpu.ld32(0, VAR.CODE_MODE).ne(2), () => c.ret(0));
+    const block = c.let(c.call(makeBlock, host.and(0xfff).zx(), host, 2));
+    c.results([select(block.eq(UNSTEADY), i32(0), block)]);
+  });
+
   const lookupSlow = m.func("lookupSlow", ["i64", "i64"], ["i32"], (c) => {
     const x = env(c);
     const [rip, linear] = c.params;
@@ -543,5 +554,5 @@ export function emitBlocks(
     c.results([next]);
   });
 
-  return { lookup, lookupAgain, follow, noteHot, flushBlocks, translateFetch };
+  return { lookup, lookupAgain, follow, noteHot, flushBlocks, translateFetch, blockAt };
 }

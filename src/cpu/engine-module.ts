@@ -52,7 +52,14 @@ import { emitMemoryAccess, type Width } from "./memory-access.ts";
 import { emitPaging } from "./paging.ts";
 import { emitLock } from "./shared-lock.ts";
 import { emitFlagFunctions } from "./translator/flags.ts";
-import { emitUnaligned, encodeHandlers, HANDLER_SECTION, SUPPORT } from "./translator/support.ts";
+import {
+  END_SECTION,
+  emitUnaligned,
+  encodeEnds,
+  encodeHandlers,
+  HANDLER_SECTION,
+  SUPPORT,
+} from "./translator/support.ts";
 
 /** Helpers are written when something first calls them, and once. */
 class HelperStore {
@@ -379,10 +386,12 @@ export function buildEngineModule(
   m.exportFunc("invalidatePage", base.invalidatePage);
   m.exportFunc("protectPage", base.paging.tlb.protectPage);
   m.exportFunc("walk", base.paging.walk);
+  m.exportFunc("blockAt", blocks.blockAt);
   m.exportFunc("lookup", blocks.lookup);
   m.exportFunc("decodeBlock", decode);
   store.writeAll();
   emitTranslatorExports(m, env, store, parts, table);
   m.customSection(HANDLER_SECTION, encodeHandlers(instructions, plan.handlers));
+  m.customSection(END_SECTION, encodeEnds(plan.handlers));
   return { bytes: m.toBytes(), plan };
 }

@@ -103,6 +103,7 @@ interface EngineExports {
   resetTlb(): void;
   flushTlb(scope: number): void;
   flushBlocks(): void;
+  blockAt(host: number): number;
   invalidateRange(host: number, bytes: number): void;
   invalidatePage(host: number): void;
   protectPage(host: number): void;
@@ -188,7 +189,7 @@ export class TranslateEngine implements Engine {
       exports: instance.exports,
       cpu: this.memory,
       ram: options.ram,
-      flushBlocks: () => this.exports.flushBlocks(),
+      blockAt: (host) => this.exports.blockAt(host),
     });
   }
 

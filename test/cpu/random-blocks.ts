@@ -3,6 +3,7 @@
 
 import { BLOCK, HOT_LIST, VAR } from "../../src/cpu/layout.ts";
 import { BlockReader } from "../../src/cpu/translator/region.ts";
+import { compileOnSameThread } from "../../src/cpu/translator/same-thread.ts";
 import { Translator, type TranslatorHost } from "../../src/cpu/translator/translator.ts";
 import { EXIT } from "../../src/isa/exit.ts";
 import {
@@ -21,7 +22,7 @@ import {
 import { INSTRUCTIONS } from "../../src/isa/table.ts";
 import { INJECT } from "../../src/vmm/engine.ts";
 import { BASE, INDEX, type Program, randomProgram, Source } from "./programs.ts";
-import { AT, everything, RAM_BYTES, Rig } from "./rig.ts";
+import { AT, everything, onFault, RAM_BYTES, Rig } from "./rig.ts";
 
 /** Programs of a batch, each in 64 KiB of its own. */
 const BATCH = 48;
@@ -52,7 +53,7 @@ class BatchTranslator extends Translator {
   private readonly choice = new Source(1);
 
   constructor(host: TranslatorHost) {
-    super(host, { instructions: INSTRUCTIONS, threshold: 1 });
+    super(host, { compiler: compileOnSameThread({ instructions: INSTRUCTIONS, onFault }), threshold: 1 });
     this.memory = new DataView(host.cpu.buffer);
   }
 
@@ -158,7 +159,7 @@ export class RandomBlocks {
       this.batch = new BatchTranslator(host);
       return this.batch;
     });
-    this.reader = new BlockReader(this.translator.view, []);
+    this.reader = new BlockReader(this.translator.view, new Uint8Array(0), this.translator.rig.bytes);
     this.pristine = Buffer.from(this.interpreter.state.subarray(0, STATE_END));
     this.tables = Buffer.from(this.interpreter.ram.subarray(0, TABLES_END));
   }

@@ -5,6 +5,7 @@ import { FEATURE_NAMES } from "../../src/cpu/decode-table.ts";
 import { type EngineModel, ramMemoryBytes, TranslateEngine } from "../../src/cpu/engine.ts";
 import { VAR } from "../../src/cpu/layout.ts";
 import { engineModule } from "../../src/cpu/standard-module.ts";
+import { compileOnSameThread } from "../../src/cpu/translator/same-thread.ts";
 import { Translator, type TranslatorHost } from "../../src/cpu/translator/translator.ts";
 import { CPUID_TABLE } from "../../src/isa/cpuid-table.ts";
 import {
@@ -51,6 +52,11 @@ export const AT = {
   CODE: 0x100000,
   DATA: 0x200000,
 } as const;
+
+/** Code that the translator cannot make is found by tests, and survived by machines. */
+export function onFault(error: unknown): never {
+  throw error;
+}
 
 /** Selectors of the rig's GDT. */
 export const SELECTOR = {
@@ -108,7 +114,11 @@ export class Rig {
             translator:
               typeof threshold === "function"
                 ? threshold
-                : (engine) => new Translator(engine, { instructions: INSTRUCTIONS, threshold }),
+                : (engine) =>
+                    new Translator(engine, {
+                      compiler: compileOnSameThread({ instructions: INSTRUCTIONS, onFault }),
+                      threshold,
+                    }),
           }),
       host: {
         portIn: () => this.input,

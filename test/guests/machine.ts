@@ -7,6 +7,7 @@ import { engineModel } from "../../src/cpu/cpuid-leaves.ts";
 import { ramMemoryBytes, TranslateEngine } from "../../src/cpu/engine.ts";
 import { parseCpuModel } from "../../src/cpu/model.ts";
 import { engineModule } from "../../src/cpu/standard-module.ts";
+import { compileOnSameThread } from "../../src/cpu/translator/same-thread.ts";
 import { Translator } from "../../src/cpu/translator/translator.ts";
 import { E820 } from "../../src/firmware/e820.ts";
 import { EXIT } from "../../src/isa/exit.ts";
@@ -27,6 +28,7 @@ import {
 } from "../../src/isa/state.ts";
 import { INSTRUCTIONS } from "../../src/isa/table.ts";
 import { EVENT, INJECT } from "../../src/vmm/engine.ts";
+import { onFault } from "../cpu/rig.ts";
 
 const RAM_BYTES = 16 << 20;
 const COM1 = 0x3f8;
@@ -92,7 +94,13 @@ export function runGuest(
     slots: [{ gpa: 0, length: RAM_BYTES, host: 0, writable: true }],
     ...(hot === undefined
       ? {}
-      : { translator: (host) => new Translator(host, { instructions: INSTRUCTIONS, threshold: hot }) }),
+      : {
+          translator: (host) =>
+            new Translator(host, {
+              compiler: compileOnSameThread({ instructions: INSTRUCTIONS, onFault }),
+              threshold: hot,
+            }),
+        }),
     model: engineModel(parseCpuModel("max"), TOPOLOGY),
     host: {
       portIn: (port, bytes) => (port === COM1 + LINE_STATUS ? TRANSMITTER_EMPTY : 0xffffffff >>> (32 - bytes * 8)),

@@ -2,7 +2,6 @@
 // calls and jumps reach in other pages.
 
 import { PSEUDO } from "../decoder.ts";
-import type { HandlerSpec } from "../handlers.ts";
 import {
   BLOCK,
   BLOCK_HASH,
@@ -15,6 +14,7 @@ import {
   TAIL,
 } from "../layout.ts";
 import { ControlFlow } from "./control-flow.ts";
+import { END } from "./support.ts";
 
 /** Limits of a region. Pages are bits of a mask. */
 export const MAX_BLOCKS = 100;
@@ -52,6 +52,8 @@ export interface Region {
   readonly blocks: readonly RegionBlock[];
   /** The records of all blocks, with the handlers that they were decoded with. */
   readonly records: Uint8Array<ArrayBuffer>;
+  /** The guest's code that they were decoded from. */
+  readonly code: Uint8Array<ArrayBuffer>;
   /** Linear addresses of the pages, from that of the first on. */
   readonly pages: readonly bigint[];
   /** Numbers of the blocks where the region may be entered. */
@@ -62,14 +64,17 @@ export interface Region {
 /** Reads the blocks in a vCPU's memory. */
 export class BlockReader {
   readonly view: DataView;
-  readonly handlers: readonly (HandlerSpec | undefined)[];
+  /** END bits by handler number. */
+  readonly ends: Uint8Array;
+  readonly ram: Uint8Array;
   /** First records of the blocks that are in a region. */
   readonly covered = new Set<number>();
   private goalsByRecord: Map<number, number[]> | undefined;
 
-  constructor(view: DataView, handlers: readonly (HandlerSpec | undefined)[]) {
+  constructor(view: DataView, ends: Uint8Array, ram: Uint8Array) {
     this.view = view;
-    this.handlers = handlers;
+    this.ends = ends;
+    this.ram = ram;
   }
 
   u32(at: number): number {
@@ -95,7 +100,7 @@ export class BlockReader {
       this.u32(block + BLOCK.HOST) !== 0xffffffff &&
       this.u32(block + BLOCK.MODE) === MODE_64 &&
       this.u32(block + BLOCK.HOST2) === 0 &&
-      this.handlers[this.handler(record, record)] !== undefined
+      (this.ends[this.handler(record, record)] & END.INSTRUCTION) !== 0
     );
   }
 
@@ -183,6 +188,7 @@ class Discovery {
   private readonly numbers = new Map<number, number>();
   private readonly blocks: Found[] = [];
   private readonly pages: bigint[] = [];
+  private readonly hostPages: number[] = [];
   private readonly returns = new Set<number>();
   /** By block number: the block behind its call, where it ends with one. */
   private readonly behindCall = new Map<number, number>();
@@ -211,11 +217,16 @@ class Discovery {
         this.repeated += count;
       }
     }
+    const hostPage = reader.u32(header + BLOCK.HOST) >>> 12;
     let page = this.pages.indexOf(linearPage);
     if (page < 0) {
       if (this.pages.length >= MAX_PAGES) return -1;
       page = this.pages.length;
       this.pages.push(linearPage);
+      this.hostPages.push(hostPage);
+    } else if (this.hostPages[page] !== hostPage) {
+      // What the jump cache has of another address space.
+      return -1;
     }
     this.instructions += count;
     const number = this.blocks.length;
@@ -238,18 +249,17 @@ class Discovery {
 
   private endOf(block: Found): End {
     const { reader } = this;
-    const spec = reader.handlers[reader.handler(block.last, block.record)];
+    const bits = reader.ends[reader.handler(block.last, block.record)];
     const place = reader.view.getUint16(block.last + RECORD.PLACE, true);
     const next = BigInt((place & 0xfff) + (place >> 12));
-    const name = spec?.row.instruction.name;
-    const relative = spec?.row.operands[0]?.kind === "J";
     return {
-      isCall: name === "CALL",
-      isReturn: name === "RET",
-      isIndirect: (name === "JMP" || name === "CALL") && spec?.row.operands[0]?.kind === "E",
-      falls: spec === undefined || (relative && name !== "JMP" && name !== "CALL"),
+      isCall: (bits & END.CALL) !== 0,
+      isReturn: (bits & END.RETURN) !== 0,
+      isIndirect: (bits & END.INDIRECT) !== 0,
+      falls: (bits & END.INSTRUCTION) === 0 || (bits & END.FALLS) !== 0,
       next,
-      target: relative ? next + BigInt(reader.view.getInt32(block.last + RECORD.IMM, true)) : undefined,
+      target:
+        (bits & END.RELATIVE) !== 0 ? next + BigInt(reader.view.getInt32(block.last + RECORD.IMM, true)) : undefined,
     };
   }
 
@@ -262,18 +272,24 @@ class Discovery {
     return record === 0 ? -1 : this.add(record, linear & PAGE);
   }
 
-  /** The blocks as they are in the region, and the copy of their records. */
-  private copy(): Pick<Region, "blocks" | "records"> {
+  /** The blocks as they are in the region, and copies of their records and of the code. */
+  private copy(): Pick<Region, "blocks" | "records" | "code"> {
     const { reader } = this;
     const bytes = new Uint8Array(reader.view.buffer);
     const size = ({ record, last }: Found): number => last + RECORD.SIZE - record;
     const records = new Uint8Array(this.blocks.reduce((sum, block) => sum + size(block), 0));
     const view = new DataView(records.buffer);
+    const lengthOf = (record: number): number => reader.u32(record - BLOCK.SIZE + BLOCK.LENGTH);
+    const code = new Uint8Array(this.blocks.reduce((sum, { record }) => sum + lengthOf(record), 0));
     let at = 0;
+    let codeAt = 0;
     const blocks = this.blocks.map((block): RegionBlock => {
       const { record, last, instructions, page, taken, notTaken, targets } = block;
       const first = at;
-      const header = record - BLOCK.SIZE;
+      const host = reader.u32(record - BLOCK.SIZE + BLOCK.HOST);
+      const length = lengthOf(record);
+      code.set(reader.ram.subarray(host, host + length), codeAt);
+      codeAt += length;
       records.set(bytes.subarray(record, last + RECORD.SIZE), first);
       view.setUint16(first + RECORD.HANDLER, reader.handler(record, record), true);
       at += size(block);
@@ -281,18 +297,18 @@ class Discovery {
         record: first,
         last: at - RECORD.SIZE,
         instructions,
-        host: reader.u32(header + BLOCK.HOST),
-        length: reader.u32(header + BLOCK.LENGTH),
+        host,
+        length,
         page,
         taken,
         notTaken,
         targets,
       };
     });
-    return { blocks, records };
+    return { blocks, records, code };
   }
 
-  discover(seed: number, linearPage: bigint): Region {
+  discover(seed: number, linearPage: bigint): { region: Region; records: number[] } {
     const { reader, blocks, pages } = this;
     this.add(seed, linearPage);
     const calls: number[] = [];
@@ -338,7 +354,8 @@ class Discovery {
     );
     const entries = new Set([0, ...this.returns, ...ControlFlow.backEdgeTargets(blocks.length, 0, edges)]);
     for (const { record } of blocks) reader.covered.add(record);
-    return { ...this.copy(), pages, entries: [...entries], instructions: this.instructions };
+    const region = { ...this.copy(), pages, entries: [...entries], instructions: this.instructions };
+    return { region, records: blocks.map(({ record }) => record) };
   }
 
   /** An indirect jump or call goes where it went before. */
@@ -377,7 +394,12 @@ class Discovery {
   }
 }
 
-/** The region around a hot block that was seen at a linear page. */
-export function discoverRegion(reader: BlockReader, seed: number, linearPage: bigint, threshold: number): Region {
+/** The region around a hot block that was seen at a linear page, and the first records of its blocks. */
+export function discoverRegion(
+  reader: BlockReader,
+  seed: number,
+  linearPage: bigint,
+  threshold: number,
+): { readonly region: Region; readonly records: readonly number[] } {
   return new Discovery(reader, threshold).discover(seed, linearPage);
 }

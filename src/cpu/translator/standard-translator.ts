@@ -1,8 +1,12 @@
-// The translator for the engine module with all instructions. Loaded only by machines that translate: the instruction descriptions come with it.
+// The translator for the engine module with all instructions, with the compiler on the thread that runs the guest. Loaded only by machines that
+// translate so: the instruction descriptions come with it.
 
 import { INSTRUCTIONS } from "../../isa/table.ts";
+import { compileOnSameThread } from "./same-thread.ts";
 import { Translator, type TranslatorHost } from "./translator.ts";
 
-export function standardTranslator(host: TranslatorHost): Translator {
-  return new Translator(host, { instructions: INSTRUCTIONS });
+/** Makes the translators of one machine's vCPUs. */
+export function standardTranslator(): (host: TranslatorHost) => Translator {
+  const compiler = compileOnSameThread({ instructions: INSTRUCTIONS });
+  return (host) => new Translator(host, { compiler });
 }

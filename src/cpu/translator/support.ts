@@ -110,3 +110,26 @@ export function decodeHandlers(
     return { row, opcode, size: size as Bits, form, name: `${row.instruction.name} ${row.text} ${size} ${form}` };
   });
 }
+
+/** What a block's end means for the way on, as bits by handler number; 0 where a number is no instruction's. A translator that only finds regions
+ *  needs no more than this of the instructions. */
+export const END = { INSTRUCTION: 1, CALL: 2, RETURN: 4, INDIRECT: 8, RELATIVE: 16, FALLS: 32 } as const;
+export const END_SECTION = "skep.ends";
+
+export function encodeEnds(handlers: readonly (HandlerSpec | undefined)[]): Uint8Array {
+  return Uint8Array.from(handlers, (spec) => {
+    if (spec === undefined) return 0;
+    const { name } = spec.row.instruction;
+    const [operand] = spec.row.operands;
+    const jumps = name === "JMP" || name === "CALL";
+    const relative = operand?.kind === "J";
+    return (
+      END.INSTRUCTION |
+      (name === "CALL" ? END.CALL : 0) |
+      (name === "RET" ? END.RETURN : 0) |
+      (jumps && operand?.kind === "E" ? END.INDIRECT : 0) |
+      (relative ? END.RELATIVE : 0) |
+      (relative && !jumps ? END.FALLS : 0)
+    );
+  });
+}

@@ -1,25 +1,17 @@
-// Makes regions of the blocks that the interpreter has noted as hot, a module for each batch of them, and hands their blocks over
-// (docs/engine.md).
+// A vCPU's side of translation: finds regions around the blocks that the interpreter has noted as hot, has them made (compile-service.ts), and hands
+// their blocks over (docs/engine.md).
 
-import type { Helper, Service } from "../../isa/helper.ts";
-import type { Instruction } from "../../isa/instruction.ts";
-import type { Memory } from "../../wasm/memory.ts";
-import { type FuncRef, type FuncType, ModuleBuilder } from "../../wasm/module.ts";
-import { PSEUDO } from "../decoder.ts";
-import { IMPORT } from "../engine-imports.ts";
-import { BLOCK, DESCRIPTOR, DESCRIPTOR_SIZE, DESCRIPTORS, HOT_LIST, RECORD, REGIONS_MAX, VAR } from "../layout.ts";
-import { emitRegion } from "./emit.ts";
-import { BlockReader, discoverRegion, type Region } from "./region.ts";
-import type { RegionParts } from "./region-code.ts";
-import { decodeHandlers, HANDLER_SECTION, SUPPORT } from "./support.ts";
-import { Untranslatable } from "./untranslatable.ts";
+import { BLOCK, HOT_LIST, VAR } from "../layout.ts";
+import type { CodeConstants, CompileReply, CompileService, WantedRegion } from "./compile-service.ts";
+import { Installer } from "./installer.ts";
+import { BlockReader, discoverRegion } from "./region.ts";
+import { END_SECTION } from "./support.ts";
 
 export interface TranslatorOptions {
-  readonly instructions: readonly Instruction[];
+  /** Opens the way to the compiler. */
+  readonly compiler: (constants: CodeConstants) => CompileService;
   /** Executions that make a block hot. */
   readonly threshold?: number;
-  /** Bytes of WebAssembly after which everything is dropped. */
-  readonly codeBytes?: number;
 }
 
 /** The engine that a translator works for. */
@@ -28,202 +20,198 @@ export interface TranslatorHost {
   readonly exports: WebAssembly.Exports;
   readonly cpu: WebAssembly.Memory;
   readonly ram: WebAssembly.Memory;
-  flushBlocks(): void;
+  /** The block of 64-bit code at a host address, decoded where none is known; 0 where that cannot be. */
+  blockAt(host: number): number;
 }
 
 /** Counted since the engine was made. */
 export interface TranslatorStatistics {
+  /** Regions that were handed over, and their instructions. */
   regions: number;
   regionInstructions: number;
-  regionBytes: number;
+  /** Those whose code had changed before they came, and those that could not be made. */
+  regionsStale: number;
+  regionsRefused: number;
+  /** Modules that came, that were dropped, and that there are, with their bytes. */
   regionModules: number;
-  /** Milliseconds. */
+  regionModulesDropped: number;
+  regionModulesKept: number;
+  regionBytesKept: number;
+  /** Milliseconds on this thread. */
   translationTime: number;
 }
 
-/** Executions after which translating pays: a region costs some 0.4 ms on the thread that runs the guest, and saves some 20 ns an execution. A boot
- *  of the cloud kernel takes 4.7 s with 300, 3.1 with 4,000, 2.7 with 20,000. */
-const THRESHOLD = 16_000;
-const CODE_BYTES = 48 << 20;
-/** Regions of one module. */
-const BATCH = 64;
-const TABLE_STEP = 4096;
+/** Executions after which translating pays: on the thread that runs the guest a region costs some 0.4 ms, and it saves some 20 ns an execution. A
+ *  boot of the cloud kernel takes 4.7 s with 300, 3.1 with 4,000, 2.7 with 20,000. On another thread it costs the finding alone. */
+const THRESHOLD = { SAME_THREAD: 16_000, BACKGROUND: 2_000 } as const;
+/** Regions that have been asked for and not come yet; what else becomes hot waits. */
+const PENDING_MAX = 512;
+/** Requests from one report of what is in use to the next. */
+const REPORT_EVERY = 16;
 
-/** The handlers by module, which many engines may share. */
-const HANDLERS = new WeakMap<WebAssembly.Module, ReturnType<typeof decodeHandlers>>();
+/** A region that was found, with its first records. */
+interface Found {
+  readonly wanted: WantedRegion;
+  readonly records: readonly number[];
+}
 
 export class Translator {
-  readonly statistics: TranslatorStatistics = {
+  private readonly counts = {
     regions: 0,
     regionInstructions: 0,
-    regionBytes: 0,
+    regionsStale: 0,
+    regionsRefused: 0,
     regionModules: 0,
+    regionModulesDropped: 0,
     translationTime: 0,
   };
-  /** Instructions of regions that their handlers do, by name. */
-  readonly byHandler = new Map<string, number>();
-  private readonly host: TranslatorHost;
   private readonly view: DataView;
   private readonly reader: BlockReader;
-  private readonly table: WebAssembly.Table;
-  private readonly codeBytes: number;
+  private readonly installer: Installer;
+  private readonly service: CompileService;
   private readonly threshold: number;
-  /** Table slot of the first region; its number is 0. */
-  private readonly firstSlot: number;
-  private nextNumber = 0;
-  private bytes = 0;
+  /** First records of the entries of regions that are on their way, by the host address of the region's first block. */
+  private readonly pending = new Map<number, readonly number[]>();
+  private readonly pendingEntries = new Set<number>();
+  /** Found at the end of the last run, and not asked for yet. */
+  private found: Found[] = [];
+  /** Places for which the region that came did not fit. */
+  private readonly misfits = new Set<number>();
   private flushes: number;
+  private requests = 0;
 
   constructor(host: TranslatorHost, options: TranslatorOptions) {
-    this.host = host;
     this.view = new DataView(host.cpu.buffer);
-    let handlers = HANDLERS.get(host.module);
-    if (handlers === undefined) {
-      const [section] = WebAssembly.Module.customSections(host.module, HANDLER_SECTION);
-      if (section === undefined) throw new Error("the engine module does not tell its handlers");
-      handlers = decodeHandlers(options.instructions, section);
-      HANDLERS.set(host.module, handlers);
-    }
-    this.reader = new BlockReader(this.view, handlers);
-    this.table = host.exports[SUPPORT.TABLE] as WebAssembly.Table;
-    this.codeBytes = options.codeBytes ?? CODE_BYTES;
-    this.firstSlot = this.table.length;
+    const [ends] = WebAssembly.Module.customSections(host.module, END_SECTION);
+    if (ends === undefined) throw new Error("the engine module does not tell how blocks end");
+    this.reader = new BlockReader(this.view, new Uint8Array(ends), new Uint8Array(host.ram.buffer));
+    this.installer = new Installer(host, this.reader);
+    this.service = options.compiler({
+      engineModule: host.module,
+      firstSlot: this.installer.firstSlot,
+      tlbIndexMask: this.view.getUint32(VAR.TLB_INDEX_MASK, true),
+      tlbMasks: Array.from({ length: 5 }, (_, log) => this.view.getBigInt64(VAR.TLB_MASK + log * 8, true)),
+    });
     this.flushes = this.view.getUint32(VAR.COUNT_ARENA_FLUSHES, true);
-    this.threshold = options.threshold ?? THRESHOLD;
+    this.threshold = options.threshold ?? (this.service.background ? THRESHOLD.BACKGROUND : THRESHOLD.SAME_THREAD);
     this.view.setUint32(VAR.HOT_THRESHOLD, this.threshold, true);
   }
 
-  /** To be called where the engine is not running: translates what has become hot. */
-  work(): void {
-    const { view } = this;
-    const flushes = view.getUint32(VAR.COUNT_ARENA_FLUSHES, true);
-    if (flushes !== this.flushes) {
-      this.flushes = flushes;
-      this.forget();
-    }
-    const count = view.getUint32(VAR.HOT_COUNT, true);
-    if (count === 0) return;
-    const started = performance.now();
-    view.setUint32(VAR.HOT_COUNT, 0, true);
-    this.reader.forgetGoals();
-    const hot = Array.from({ length: count }, (_, n) => ({
-      record: view.getUint32(HOT_LIST + n * 16, true),
-      linearPage: view.getBigInt64(HOT_LIST + n * 16 + 8, true),
-    }));
-    for (let at = 0; at < hot.length; at += BATCH) {
-      if (this.bytes > this.codeBytes || this.nextNumber + BATCH > REGIONS_MAX) {
-        this.host.flushBlocks();
-        this.flushes = view.getUint32(VAR.COUNT_ARENA_FLUSHES, true);
-        this.forget();
-        break;
-      }
-      this.translate(hot.slice(at, at + BATCH));
-    }
-    this.statistics.translationTime += performance.now() - started;
+  get statistics(): TranslatorStatistics {
+    const { moduleCount, bytes } = this.installer;
+    return { ...this.counts, regionModulesKept: moduleCount, regionBytesKept: bytes };
   }
 
-  /** All blocks are gone, and with them whatever names a region. */
-  private forget(): void {
-    for (let number = 0; number < this.nextNumber; number++) this.table.set(this.firstSlot + number, null);
-    this.nextNumber = 0;
-    this.bytes = 0;
+  /** To be called where the engine is not running, and where it has dropped all code that others have written: hands over what has come, and asks
+   *  for what has become hot. */
+  work(): void {
+    const { view, service } = this;
+    this.noticeFlush();
+    let reply = service.take();
+    const hot = this.pending.size < PENDING_MAX && view.getUint32(VAR.HOT_COUNT, true) !== 0;
+    if (reply === undefined && !hot && this.found.length === 0) return;
+    const started = performance.now();
+    for (; reply !== undefined; reply = service.take()) this.receive(reply);
+    // What others wrote while a region was being copied has been dropped since, so that what is asked for now is what its copy says.
+    if (service.background) this.ask();
+    if (hot) this.find();
+    if (!service.background) {
+      this.ask();
+      for (reply = service.take(); reply !== undefined; reply = service.take()) this.receive(reply);
+    }
+    this.counts.translationTime += performance.now() - started;
+  }
+
+  /** Where all blocks are gone, so is what names them. */
+  private noticeFlush(): void {
+    const flushes = this.view.getUint32(VAR.COUNT_ARENA_FLUSHES, true);
+    if (flushes === this.flushes) return;
+    this.flushes = flushes;
+    this.installer.forgetBlocks();
+    this.pending.clear();
+    this.pendingEntries.clear();
+    this.misfits.clear();
+    this.found = [];
     this.reader.covered.clear();
   }
 
-  private translate(hot: readonly { readonly record: number; readonly linearPage: bigint }[]): void {
-    const { host } = this;
-    const m = new ModuleBuilder();
-    const cpu = m.importMemory(IMPORT, "cpu", { min: 1, max: 65536, shared: true });
-    const ram = m.importMemory(IMPORT, "ram", { min: 1, max: 65536, shared: true });
-    const imports: { [name: string]: WebAssembly.ImportValue } = { cpu: host.cpu, ram: host.ram };
-    const parts = this.parts(m, cpu, ram, imports);
-    const missed = (name: string): void => {
-      this.byHandler.set(name, (this.byHandler.get(name) ?? 0) + 1);
-    };
-    const first = this.nextNumber;
-    const codes = [];
-    for (const { record, linearPage } of hot) {
-      if (!this.reader.isUsable(record) || this.reader.isPatched(record)) continue;
-      const region = discoverRegion(this.reader, record, linearPage, this.threshold);
-      codes.push(emitRegion(m, parts, region, this.nextNumber, this.reader.handlers, missed));
-      this.patch(region, this.nextNumber++);
-      this.statistics.regionInstructions += region.instructions;
-    }
-    if (codes.length === 0) return;
-    const missing = this.firstSlot + this.nextNumber - this.table.length;
-    if (missing > 0) this.table.grow(Math.max(TABLE_STEP, missing));
-    const funcs = codes.map((code, n) => m.adopt(`region${first + n}`, code));
-    m.elementSegment(parts.table, this.firstSlot + first, funcs);
-    const bytes = m.toBytes();
-    imports[SUPPORT.TABLE] = this.table;
-    new WebAssembly.Instance(new WebAssembly.Module(bytes), { [IMPORT]: imports });
-    this.bytes += bytes.length;
-    this.statistics.regionBytes += bytes.length;
-    this.statistics.regionModules++;
-    this.statistics.regions += codes.length;
-  }
-
-  /** Tells a region where this vCPU has its blocks, and hands the entries over to it, those that no other region has. */
-  private patch(region: Region, number: number): void {
+  private find(): void {
     const { view, reader } = this;
-    const descriptor = DESCRIPTORS + number * DESCRIPTOR_SIZE;
-    const records = region.blocks.map(({ host }) => reader.find(host));
-    view.setUint32(descriptor + DESCRIPTOR.USED, 0, true);
-    records.forEach((record, block) => {
-      view.setUint32(descriptor + DESCRIPTOR.BLOCKS + block * 4, record, true);
-    });
-    region.entries.forEach((block, entry) => {
-      const record = records[block];
-      if (reader.isPatched(record)) return;
-      const header = record - BLOCK.SIZE;
-      view.setUint16(header + BLOCK.ORIGINAL, view.getUint16(record + RECORD.HANDLER, true), true);
-      view.setUint16(header + BLOCK.ENTRY, entry, true);
-      view.setUint32(header + BLOCK.REGION, this.firstSlot + number, true);
-      view.setUint16(record + RECORD.HANDLER, PSEUDO.ENTER_REGION, true);
-    });
+    const count = view.getUint32(VAR.HOT_COUNT, true);
+    view.setUint32(VAR.HOT_COUNT, 0, true);
+    reader.forgetGoals();
+    for (let n = 0; n < count; n++) {
+      const record = view.getUint32(HOT_LIST + n * 16, true);
+      const linearPage = view.getBigInt64(HOT_LIST + n * 16 + 8, true);
+      if (!reader.isUsable(record) || reader.isPatched(record) || this.pendingEntries.has(record)) continue;
+      const { region, records } = discoverRegion(reader, record, linearPage, this.threshold);
+      const place = region.blocks[0].host;
+      const entries = region.entries.map((block) => records[block]);
+      this.pending.set(place, entries);
+      for (const entry of entries) this.pendingEntries.add(entry);
+      this.found.push({ wanted: { region, again: this.misfits.delete(place) }, records });
+    }
   }
 
-  private parts(
-    m: ModuleBuilder,
-    cpu: Memory,
-    ram: Memory,
-    imports: { [name: string]: WebAssembly.ImportValue },
-  ): RegionParts {
-    const { view } = this;
-    const table = m.importTable(IMPORT, SUPPORT.TABLE, 0);
-    const known = new Map<string, FuncRef>();
-    const { exports } = this.host;
-    const support = (name: string, type: FuncType): FuncRef => {
-      let func = known.get(name);
-      if (func === undefined) {
-        const value = exports[name];
-        if (value === undefined) throw new Untranslatable(`${name} is not for regions`);
-        func = m.importFunc(IMPORT, name, type.params, type.results);
-        known.set(name, func);
-        imports[name] = value as WebAssembly.ImportValue;
+  /** Asks for what was found, as far as it is still there. */
+  private ask(): void {
+    const wanted: WantedRegion[] = [];
+    for (const found of this.found) {
+      if (this.isAlive(found)) wanted.push(found.wanted);
+      else this.settle(found.wanted.region.blocks[0].host);
+    }
+    this.found = [];
+    if (wanted.length === 0) return;
+    const used = this.requests++ % REPORT_EVERY === 0 ? this.installer.takeUsed() : [];
+    this.service.request({ wanted, used });
+  }
+
+  private isAlive({ wanted, records }: Found): boolean {
+    return wanted.region.blocks.every(({ host }, n) => this.reader.find(host) === records[n]);
+  }
+
+  private receive(reply: CompileReply): void {
+    const { installer, counts } = this;
+    switch (reply.kind) {
+      case "drop":
+        installer.drop(reply.module);
+        counts.regionModulesDropped++;
+        return;
+      case "refuse":
+        counts.regionsRefused += reply.places.length;
+        for (const place of reply.places) this.settle(place);
+        return;
+      case "install": {
+        if (reply.made !== undefined) counts.regionModules++;
+        installer.add(reply);
+        for (const { index, shared } of reply.regions) this.install(reply.module, index, shared);
+        return;
       }
-      return func;
-    };
-    const notOfRegions = (): never => {
-      throw new Untranslatable("an access that regions do not make");
-    };
-    return {
-      cpu,
-      ram,
-      table,
-      support,
-      func: (target: Helper | Service) =>
-        support(SUPPORT.HELPER + target.name, {
-          params: target.params,
-          results: target.faults ? ["i32", ...target.results] : target.results,
-        }),
-      slowLoad: notOfRegions,
-      slowStore: notOfRegions,
-      get probeWrite(): FuncRef {
-        return notOfRegions();
-      },
-      tlbIndexMask: view.getUint32(VAR.TLB_INDEX_MASK, true),
-      tlbMasks: Array.from({ length: 5 }, (_, log) => view.getBigInt64(VAR.TLB_MASK + log * 8, true)),
-    };
+    }
+  }
+
+  private install(module: number, index: number, shared: boolean): void {
+    const { installer, counts } = this;
+    const region = installer.region(module, index);
+    if (region === undefined) return;
+    const place = region.blocks[0].host;
+    this.settle(place);
+    if (installer.install(module, index, shared)) {
+      counts.regions++;
+      counts.regionInstructions += region.instructions;
+    } else {
+      counts.regionsStale++;
+      this.misfits.add(place);
+      // It may become hot once more.
+      const record = this.reader.find(place);
+      if (record !== 0) this.view.setUint32(record - BLOCK.SIZE + BLOCK.HEAT, 0, true);
+    }
+    this.noticeFlush();
+  }
+
+  /** A region is no longer on its way. */
+  private settle(place: number): void {
+    for (const entry of this.pending.get(place) ?? []) this.pendingEntries.delete(entry);
+    this.pending.delete(place);
   }
 }

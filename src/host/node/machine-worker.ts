@@ -23,7 +23,7 @@ const post = (message: FromMachine): void => parentPort?.postMessage(message);
 async function translatorFor(engine: string): Promise<RunnerOptions["translator"]> {
   if (engine !== "translate") return undefined;
   const { standardTranslator } = await import("../../cpu/translator/standard-translator.ts");
-  return standardTranslator;
+  return standardTranslator();
 }
 
 try {

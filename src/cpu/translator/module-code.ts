@@ -1,0 +1,91 @@
+// A WebAssembly module of regions, while it is being written.
+
+import type { Helper, Service } from "../../isa/helper.ts";
+import type { Code } from "../../wasm/code.ts";
+import { type FuncRef, type FuncType, ModuleBuilder } from "../../wasm/module.ts";
+import { IMPORT } from "../engine-imports.ts";
+import type { HandlerSpec } from "../handlers.ts";
+import type { CodeConstants } from "./compile-service.ts";
+import { emitRegion, type MissCounter } from "./emit.ts";
+import type { Region } from "./region.ts";
+import type { RegionParts } from "./region-code.ts";
+import { SUPPORT } from "./support.ts";
+import { Untranslatable } from "./untranslatable.ts";
+
+/** What all modules of a machine are written with. */
+export interface ModuleParts {
+  readonly constants: CodeConstants;
+  readonly handlers: readonly (HandlerSpec | undefined)[];
+  /** What the engine module exports. */
+  readonly exports: ReadonlySet<string>;
+  readonly missed: MissCounter;
+}
+
+export class ModuleCode {
+  private readonly m = new ModuleBuilder();
+  private readonly parts: ModuleParts;
+  private readonly regionParts: RegionParts;
+  private readonly first: number;
+  private readonly codes: Code[] = [];
+
+  /** `first`: number of its first region. */
+  constructor(parts: ModuleParts, first: number) {
+    this.parts = parts;
+    this.first = first;
+    this.regionParts = this.importParts();
+  }
+
+  get count(): number {
+    return this.codes.length;
+  }
+
+  /** Writes a region. Where that throws, nothing of it stays. */
+  add(region: Region): void {
+    const { handlers, missed } = this.parts;
+    this.codes.push(emitRegion(this.m, this.regionParts, region, this.first + this.count, handlers, missed));
+  }
+
+  toBytes(): Uint8Array<ArrayBuffer> {
+    const funcs = this.codes.map((code, n) => this.m.adopt(`region${this.first + n}`, code));
+    this.m.elementSegment(this.regionParts.table, this.parts.constants.firstSlot + this.first, funcs);
+    return this.m.toBytes();
+  }
+
+  private importParts(): RegionParts {
+    const { m, parts } = this;
+    const cpu = m.importMemory(IMPORT, "cpu", { min: 1, max: 65536, shared: true });
+    const ram = m.importMemory(IMPORT, "ram", { min: 1, max: 65536, shared: true });
+    const table = m.importTable(IMPORT, SUPPORT.TABLE, 0);
+    const known = new Map<string, FuncRef>();
+    const support = (name: string, type: FuncType): FuncRef => {
+      let func = known.get(name);
+      if (func === undefined) {
+        if (!parts.exports.has(name)) throw new Untranslatable(`${name} is not for regions`);
+        func = m.importFunc(IMPORT, name, type.params, type.results);
+        known.set(name, func);
+      }
+      return func;
+    };
+    const notOfRegions = (): never => {
+      throw new Untranslatable("an access that regions do not make");
+    };
+    return {
+      cpu,
+      ram,
+      table,
+      support,
+      func: (target: Helper | Service) =>
+        support(SUPPORT.HELPER + target.name, {
+          params: target.params,
+          results: target.faults ? ["i32", ...target.results] : target.results,
+        }),
+      slowLoad: notOfRegions,
+      slowStore: notOfRegions,
+      get probeWrite(): FuncRef {
+        return notOfRegions();
+      },
+      tlbIndexMask: parts.constants.tlbIndexMask,
+      tlbMasks: parts.constants.tlbMasks,
+    };
+  }
+}
