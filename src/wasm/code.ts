@@ -380,6 +380,22 @@ export class Code {
     this.out.u32(this.distance(otherwise));
   }
 
+  /** Runs `body` unless all conditions hold, which they usually do; each is a branch of its own. */
+  unlessAll(conditions: readonly Val[], body: () => void): void {
+    const [first, ...others] = conditions;
+    if (others.length === 0) {
+      this.if(first.eqz(), body, undefined, "unlikely");
+      return;
+    }
+    this.block((end) => {
+      this.block((fails) => {
+        for (const condition of conditions.slice(0, -1)) this.brIf(fails, condition.eqz(), "unlikely");
+        this.brIf(end, conditions[conditions.length - 1], "likely");
+      });
+      body();
+    });
+  }
+
   /** One body per value of `index` (several values may share one), then `otherwise`; no fall-through between them. */
   switch(
     index: Val,

@@ -100,7 +100,7 @@ function plainExponents(s: Shape): { readonly shift: number; readonly first: num
   return { shift, first: 2 << shift, count: ((largest - 2) << shift) >>> 0 };
 }
 
-/** Conditions for which the host's result is the guest's, cheap ones that may be wrongly false (for zeros, mostly). */
+/** Conditions for which the host's result is the guest's: cheap ones, which may be wrongly false (for zeros, mostly). */
 export const quick = {
   /** A scalar result is plain, and MXCSR asks for nothing but what the host does. */
   scalarResult(x: Env, s: Shape, value: Val): Val {
@@ -115,26 +115,21 @@ export const quick = {
     const doubled = toBits(s, value).shl(1).sub(1);
     return doubled.geU(s.format.leastNormal * 2n - 1n);
   },
-  packedResult(x: Env, s: Shape, value: Val): Val {
+  /** All lanes of results and operands are plain, and MXCSR asks for nothing but what the host does. */
+  packed(x: Env, s: Shape, values: readonly Val[]): Val {
     const { first, count } = plainExponents(s);
     // Unsigned comparison by a signed one: both sides are moved by 2^31.
-    const moved = op("i32x4.add", op("i32x4.shl", value, 1), splat(32, BigInt(0x80000000 - first)));
+    const offset = x.control(`offset ${s.packed}`, () => splat(32, BigInt(0x80000000 - first)));
+    const moved = values.map((value) => op("i32x4.add", op("i32x4.shl", value, 1), offset));
     const limit = x.control(`plain ${s.packed}`, () =>
       op("i32x4.splat", select(settled(x), i32(count - 0x80000000), i32(-0x80000000))),
     );
-    return quick.all(s, op("i32x4.lt_s", moved, limit));
-  },
-  /** No lane of the operands has an exponent of zero. */
-  packedOperands(s: Shape, values: readonly Val[]): Val {
-    const magnitudes = values.map((value) => op("v128.and", value, splat(32, 0x7fff_ffffn)));
-    const least = magnitudes.reduce((a, b) => op("i32x4.min_s", a, b));
-    const below = s === SINGLE ? 0x007f_ffffn : 0x000f_ffffn;
-    return quick.all(s, op("i32x4.gt_s", least, splat(32, below)));
-  },
-  /** The upper doubleword of each lane is all ones. */
-  all(s: Shape, mask: Val): Val {
-    const bits = op("i32x4.bitmask", mask);
-    return s === SINGLE ? bits.eq(15) : bits.and(10).eq(10);
+    const mask = op(
+      "i32x4.lt_s",
+      moved.reduce((a, b) => op("i32x4.max_s", a, b)),
+      limit,
+    );
+    return op(`${s.integers}.bitmask`, mask).eq(2 ** s.lanes - 1);
   },
 };
 

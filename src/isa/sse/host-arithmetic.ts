@@ -10,8 +10,9 @@ import { packed, quick, type Shape, scalar } from "./float-shape.ts";
 /** How an operation of one shape is tested, on scalars or on vectors. */
 export interface Form {
   readonly lanes: FloatLanes;
-  /** Whether the host's result holds: cheaply, and in full; `zero` is the condition or mask of results that are zero and raise nothing. */
-  fast(x: Sem, result: Val, operands: readonly Val[]): Val;
+  /** What must hold for the host's result to be the guest's: cheap conditions, and one in full, where `zero` is the condition or mask of results
+   *  that are zero and raise nothing. */
+  fast(x: Sem, result: Val, operands: readonly Val[]): readonly Val[];
   full(x: Sem, result: Val, operands: readonly Val[], zero: Val): Val;
   /** Zeros, normal numbers and infinities only. */
   ordinary(value: Val): Val;
@@ -20,8 +21,10 @@ export interface Form {
 export function scalarForm(s: Shape): Form {
   return {
     lanes: s.scalar,
-    fast: (x, result, operands) =>
-      operands.reduce((all, value) => all.and(quick.scalarOperand(s, value)), quick.scalarResult(x, s, result)),
+    fast: (x, result, operands) => [
+      ...operands.map((value) => quick.scalarOperand(s, value)),
+      quick.scalarResult(x, s, result),
+    ],
     full: (x, result, operands, zero) =>
       operands.reduce(
         (all, value) => all.and(scalar.ordinary(s, value)),
@@ -34,10 +37,7 @@ export function scalarForm(s: Shape): Form {
 export function packedForm(s: Shape): Form {
   return {
     lanes: s.packed,
-    fast: (x, result, operands) => {
-      const plain = quick.packedResult(x, s, result);
-      return operands.length === 0 ? plain : plain.and(quick.packedOperands(s, operands));
-    },
+    fast: (x, result, operands) => [quick.packed(x, s, [...operands, result])],
     full: (x, result, operands, zero) => {
       const safe = op("v128.or", packed.safeResult(s, result), zero);
       const good = operands.reduce((all, value) => op("v128.and", all, packed.ordinary(s, value)), safe);
@@ -60,23 +60,18 @@ export function hostOrExact(
 ): Local {
   const { c } = x;
   const result = c.local(host.type, host);
-  c.if(
-    form.fast(x, result, doubtful),
-    () => {},
-    () => {
-      c.if(
-        form.full(x, result, doubtful, zero(result)),
-        () => {},
-        () => {
-          const [value, flags] = exactly();
-          x.invoke(raiseFloat, flags);
-          c.set(result, value);
-          rare(result);
-        },
-      );
-    },
-    "likely",
-  );
+  c.unlessAll(form.fast(x, result, doubtful), () => {
+    c.if(
+      form.full(x, result, doubtful, zero(result)),
+      () => {},
+      () => {
+        const [value, flags] = exactly();
+        x.invoke(raiseFloat, flags);
+        c.set(result, value);
+        rare(result);
+      },
+    );
+  });
   return result;
 }
 
