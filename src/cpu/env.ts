@@ -6,9 +6,15 @@ import type { Access, Bits, Env, FloatLanes } from "../isa/semantics.ts";
 import {
   ARITHMETIC_FLAGS,
   FCF,
+  FCS,
+  FDP,
+  FDS,
+  FIP,
   type Field,
   FLAG,
   FRES,
+  FSW,
+  FTW,
   FX,
   PENDING_ERROR,
   PENDING_VECTOR,
@@ -34,6 +40,9 @@ export interface EngineParts {
   /** (linear, bytes, access) -> status. */
   readonly probeWrite: FuncRef;
 }
+
+/** Fields that regions hold in locals while they use the x87 registers. */
+export const FLOAT_FIELDS: ReadonlySet<Field> = new Set([FSW, FTW, FIP, FCS, FDP, FDS]);
 
 export const ACCESS_CODE: { readonly [access in Access]: number } = { data: 0, stack: 1, system: 2 };
 
@@ -441,7 +450,7 @@ export abstract class EnvBase implements Env {
 
 /** Emits the body of a helper: a fault returns status 1 and zeros. */
 export class HelperEnv extends EnvBase {
-  /** Whether the code reads or writes registers or flags, or may: not by `get` and `put` alone. */
+  /** Whether the code reads or writes registers, flags or the x87 state, or may: not by `get` and `put` alone. */
   usesRegisters = false;
   /** What it calls. */
   readonly callees = new Set<Helper | Service>();
@@ -465,6 +474,16 @@ export class HelperEnv extends EnvBase {
   override get cpu(): Memory {
     this.usesRegisters = true;
     return this.state;
+  }
+
+  override get(field: Field): Val {
+    if (FLOAT_FIELDS.has(field)) this.usesRegisters = true;
+    return super.get(field);
+  }
+
+  override put(field: Field, value: Operand): void {
+    if (FLOAT_FIELDS.has(field)) this.usesRegisters = true;
+    super.put(field, value);
   }
 
   protected override readRegister(address: Val, bits: Bits): Val {

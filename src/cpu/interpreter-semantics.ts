@@ -1,6 +1,6 @@
 // The semantics interface as the interpreter's handlers see it: operands come from the record that is being executed.
 
-import type { Bits } from "../isa/semantics.ts";
+import type { Bits, FloatStack } from "../isa/semantics.ts";
 import { RIP, RIP_BASE, SEGMENTS, SREG } from "../isa/state.ts";
 import type { Code, Local } from "../wasm/code.ts";
 import type { Memory } from "../wasm/memory.ts";
@@ -8,6 +8,7 @@ import type { FuncRef } from "../wasm/module.ts";
 import type { Operand, Val } from "../wasm/value.ts";
 import { FORM, type Row } from "./decode-table.ts";
 import type { EngineParts } from "./env.ts";
+import { usuallyInMemory } from "./float-stack.ts";
 import { RECORD, VAR } from "./layout.ts";
 import { type RecordFields, RowSemantics } from "./row-semantics.ts";
 import { STATUS } from "./status.ts";
@@ -99,6 +100,15 @@ export class InterpreterSemantics extends RowSemantics {
   private endWith(status: number | Val): void {
     this.usage.ends = true;
     this.end(status);
+  }
+
+  usually<T>(
+    operand: () => T,
+    body: (stack: FloatStack, operand: T) => void,
+    otherwise: (operand: T) => void,
+    waits = true,
+  ): void {
+    usuallyInMemory(this, operand, body, otherwise, waits);
   }
 
   // Addresses

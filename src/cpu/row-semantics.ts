@@ -1,7 +1,7 @@
 // What both implementations of the semantics interface share: the operands of a row, read from a record whose fields are loads in the
 // interpreter's handlers and constants in translated code.
 
-import type { Bits, Sem } from "../isa/semantics.ts";
+import type { Bits, FloatStack, Sem } from "../isa/semantics.ts";
 import { VECTOR, VECTOR_BASE, X87_BASE } from "../isa/state.ts";
 import type { Code } from "../wasm/code.ts";
 import { i32, type Operand, op, type Val } from "../wasm/value.ts";
@@ -57,6 +57,12 @@ export abstract class RowSemantics extends EnvBase implements Sem {
   abstract endBlock(): void;
   abstract restart(): void;
   abstract exit(reason: number): void;
+  abstract usually<T>(
+    operand: () => T,
+    body: (stack: FloatStack, operand: T) => void,
+    otherwise: (operand: T) => void,
+    waits?: boolean,
+  ): void;
 
   // Operands
 

@@ -92,6 +92,26 @@ export interface Env {
   flagsProduct(bits: Bits, r: Val, from: readonly Val[], excess: () => Val): void;
 }
 
+/** The x87 register stack in an instruction that takes its usual course. Every `unless`, `read` and `room`, and whatever may fault, comes
+ *  before the first change, so that the other course finds everything as it was. `index` is that of ST(index), 0 to 7. */
+export interface FloatStack {
+  /** Takes the other course where the condition is not zero. */
+  unless(condition: Val): void;
+  /** Contents of ST(index), fixed: significand, and sign and exponent as they stand in 16 bits. The other course where it is empty. */
+  read(index: Operand): { readonly sig: Val; readonly se: Val };
+  /** The other course where nothing can be pushed. */
+  room(): void;
+  /** The status word. */
+  status(): Val;
+  /** Notes instruction pointer, and data pointer where there is a memory operand (linear address). */
+  note(linear?: Val): void;
+  write(index: Operand, sig: Operand, se: Operand): void;
+  push(sig: Operand, se: Operand): void;
+  pop(): void;
+  /** Clears C1 and the bits in `cleared` in the status word, then sets `flags`, which unmasked exceptions are not among. */
+  report(flags: Operand, cleared?: number): void;
+}
+
 export interface Sem extends Env {
   /** Operand size attribute. For byte instructions 8. */
   readonly opsize: Bits;
@@ -161,4 +181,13 @@ export interface Sem extends Env {
   restart(): void;
   /** Leaves the run loop for the host with an exit reason (EXIT in src/isa/exit.ts); RIP is the next instruction. */
   exit(reason: number): void;
+
+  /** An x87 instruction: raises #NM or (if it waits) #MF where that is due, fetches its operand, then does the body, or the other course where
+   *  the body meets something unusual before it has changed anything. */
+  usually<T>(
+    operand: () => T,
+    body: (stack: FloatStack, operand: T) => void,
+    otherwise: (operand: T) => void,
+    waits?: boolean,
+  ): void;
 }

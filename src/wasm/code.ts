@@ -87,6 +87,12 @@ export class Code {
     return local;
   }
 
+  /** A new variable that belongs to no scope and is never reused. It starts as zero. */
+  variable(type: ValType): Local {
+    this.localTypes.push(type);
+    return new Local(type, this.type.params.length + this.localTypes.length - 1, false);
+  }
+
   /** Fixes the present value of an expression; constants and fixed locals stay as they are. */
   let(value: Val): Val {
     if (value instanceof Const || (value instanceof Local && value.fixed)) return value;

@@ -51,7 +51,7 @@ function translate(bytes: readonly number[]): { length: number; flags: string; s
   const region = new RegionCode(c, parts, [BigInt(AT.CODE)], 0, new Map());
   let length = 0;
   let flags = "";
-  region.write([0], () => {
+  region.write([0], [0], () => {
     const before = c.length;
     region.flags = DYNAMIC_FLAGS;
     const spec = handlers[view.getUint16(at + RECORD.HANDLER, true)] as HandlerSpec;

@@ -59,7 +59,7 @@ class RegionEmitter {
       targets: block.targets.map((target) => ({ target, edge: flow.connect(n, target) })),
     }));
     const entryPages = entries.map((number) => blocks[number].page);
-    this.code.write(entryPages, (entry) =>
+    this.code.write(entryPages, entries, (entry) =>
       flow.emit(this.code.c, entry, { emit: (node, go) => this.emitBlock(flow, node, exits[node], go) }),
     );
   }
@@ -88,6 +88,7 @@ class RegionEmitter {
     code.flags = this.flagsBefore(flow, node);
     code.vectors.known = this.knownBefore(flow, node);
     code.page = block.page;
+    code.floats.startBlock(node);
     let outcome: Outcome = { kind: "next" };
     for (let record = block.record; record <= block.last; record += RECORD.SIZE) {
       const number = this.records.getUint16(record + RECORD.HANDLER, true);
@@ -166,6 +167,7 @@ class RegionEmitter {
   private goTo(edge: Edge, number: number, leave: () => void, go: (edge: Edge) => void): void {
     this.code.enterBlock(number, this.offset(number), this.region.blocks[number].page, leave);
     this.charge(number);
+    this.code.meetFloats(number);
     go(edge);
   }
 
@@ -221,6 +223,7 @@ class RegionEmitter {
     const mark = c.mark();
     const flags = code.flags;
     const { known } = code.vectors;
+    const floats = code.floats.knowledge;
     const attempt = (flagsInLocals: boolean): void =>
       c.scope(() => {
         if (flagsInLocals) {
@@ -235,14 +238,14 @@ class RegionEmitter {
         attempt(false);
       } catch (error) {
         if (!(error instanceof ConditionalFlags)) throw error;
-        code.rewind(mark, flags, known);
+        code.rewind(mark, flags, known, floats);
         attempt(true);
       }
     } catch (error) {
       if (!(error instanceof Untranslatable)) throw error;
-      code.rewind(mark, flags, known);
+      code.rewind(mark, flags, known, floats);
       this.missed(spec.name);
-      c.scope(() => code.callHandler(number, constants.at, mayUseVectors(spec)));
+      c.scope(() => code.callHandler(number, constants.at, mayUseVectors(spec), mayUseFloats(spec)));
       code.holdFlags();
       // Where it ends the block for sure its status has been left with; else the block goes on, or falls through.
       outcome = { kind: "next" };
@@ -254,6 +257,13 @@ class RegionEmitter {
 /** Whether an instruction that its handler does may look at vector registers: those that have one for an operand, or an area of memory. */
 function mayUseVectors({ row }: HandlerSpec): boolean {
   return row.operands.some(({ kind, size }) => /^[VWUPQN]$/.test(kind) || (kind === "M" && size === ""));
+}
+
+/** The same of x87 registers and of what decides whether they may be used: x87 and MMX instructions, areas of memory, those that change CR0. */
+function mayUseFloats({ row, opcode }: HandlerSpec): boolean {
+  const escape = row.map === 0 && ((opcode >= 0xd8 && opcode <= 0xdf) || opcode === 0x9b);
+  const named = /^(EMMS|CLTS|LMSW)$/.test(row.instruction.name);
+  return escape || named || row.operands.some(({ kind, size }) => /^[PQNC]$/.test(kind) || (kind === "M" && size === ""));
 }
 
 /** The vector registers that the instructions of a region use, and how. */

@@ -5,13 +5,14 @@ import { FCF, FRES, FX, GPR_COUNT, RIP_BASE } from "../../isa/state.ts";
 import { type Code, type Label, Local, type Mark } from "../../wasm/code.ts";
 import type { Memory } from "../../wasm/memory.ts";
 import type { FuncRef, FuncType, TableRef } from "../../wasm/module.ts";
-import { i32, type Val } from "../../wasm/value.ts";
+import { i32, type Operand, select, type Val } from "../../wasm/value.ts";
 import { PSEUDO } from "../decoder.ts";
 import type { EngineParts } from "../env.ts";
 import { BLOCK, DESCRIPTOR, JUMP_CACHE, JUMP_CACHE_ENTRIES, RECORD, VAR } from "../layout.ts";
 import { STATUS } from "../status.ts";
 import { jumpTag } from "../tlb.ts";
 import { FLAG_KIND, type FlagParts, type FlagSource, partsOf, sourceOfKind, widthIndex } from "./flags.ts";
+import { type FloatKnowledge, FloatRegisters } from "./float-stack.ts";
 import { SUPPORT } from "./support.ts";
 import { type Knowledge, type Lane, NOTHING_KNOWN, VectorRegisters } from "./vectors.ts";
 
@@ -58,7 +59,7 @@ const SPILL_TYPE: FuncType = { params: ["i32", "i64", "i64", "i32"], results: []
 const PARTS_TYPE: FuncType = { params: ["i32", "i64", "i64", "i32"], results: ["i64", "i64", "i32"] };
 
 /** What passes between locals and the vCPU's memory at a place. */
-type Transfer = "load" | "save" | "load vectors" | "save vectors" | "controls";
+type Transfer = "load" | "save" | "load vectors" | "save vectors" | "load floats" | "save floats" | "controls";
 
 export class RegionCode {
   readonly c: Code;
@@ -66,6 +67,7 @@ export class RegionCode {
   readonly cpu: Memory;
   readonly gprs: readonly Local[];
   readonly tlb: Local;
+  readonly floats: FloatRegisters;
   /** The flags where code is being written. */
   flags: FlagState = DYNAMIC_FLAGS;
   /** Number of the page where code is being written. */
@@ -92,7 +94,7 @@ export class RegionCode {
   private readonly used = new Set<number>();
   private readonly written = new Set<number>();
   /** Where registers are to be loaded, and saved, once it is known which. */
-  private places: { readonly mark: Mark; readonly what: Transfer }[] = [];
+  private places: { readonly mark: Mark; readonly what: Transfer; readonly depth: () => Operand }[] = [];
   private readonly held = new Map<number, Local>();
   private saveAll: Label | undefined;
   private interpret: Label | undefined;
@@ -113,6 +115,7 @@ export class RegionCode {
     this.parts = parts;
     this.cpu = parts.cpu;
     this.gprs = Array.from({ length: GPR_COUNT }, () => c.local("i64"));
+    this.floats = new FloatRegisters(c, this.cpu);
     this.base = c.local("i64");
     this.mapped = c.local("i32");
     this.goal = c.local("i64");
@@ -127,8 +130,8 @@ export class RegionCode {
     this.target = c.local("i64");
   }
 
-  /** Writes the whole function; `body` gets the number of the entry and never falls off its end. `entryPages`: by entry, the number of its page. */
-  write(entryPages: readonly number[], body: (entry: Local) => void): void {
+  /** Writes the whole function; `body` gets the number of the entry and never falls off its end. By entry, the number of its page, and of its block. */
+  write(entryPages: readonly number[], entries: readonly number[], body: (entry: Local) => void): void {
     const { c, cpu } = this;
     c.block((saved) => {
       this.saved = saved;
@@ -137,23 +140,30 @@ export class RegionCode {
         c.block((interpret) => {
           this.interpret = interpret;
           c.st32(cpu, 0, 1, this.descriptor + DESCRIPTOR.USED);
-          this.loadRegisters(true);
-          c.set(this.invalidations, cpu.ld32(0, VAR.COUNT_INVALIDATED));
           const entry = c.local("i32", cpu.ld16u(c.params[0].sub(BLOCK.SIZE - BLOCK.ENTRY)));
+          this.loadRegisters(true);
+          this.later("load floats", () =>
+            entries.reduce<Val>((depth, block, n) => {
+              const own = this.floats.depthOf(block);
+              return own === 0 ? depth : select(entry.eq(n), i32(own), depth);
+            }, i32(0)),
+          );
+          c.set(this.invalidations, cpu.ld32(0, VAR.COUNT_INVALIDATED));
           this.enterPage(entry, entryPages);
           body(entry);
         });
         c.set(this.status, STATUS.INTERPRET);
       });
       this.saveRegisters(true);
+      this.later("save floats");
       c.if(this.target.ne(0n), () => this.goOn());
     });
     c.st32(cpu, 0, this.at, VAR.IP);
     c.results([this.status]);
-    for (const { mark, what } of this.places.toReversed()) c.insert(mark, () => this.transfer(what));
+    for (const { mark, what, depth } of this.places.toReversed()) c.insert(mark, () => this.transfer(what, depth));
   }
 
-  private transfer(what: Transfer): void {
+  private transfer(what: Transfer, depth: () => Operand): void {
     const { c, cpu } = this;
     switch (what) {
       case "load":
@@ -168,13 +178,20 @@ export class RegionCode {
       case "save vectors":
         this.vectors.save();
         return;
+      case "load floats":
+        this.floats.load(depth());
+        return;
+      case "save floats":
+        this.floats.save();
+        return;
       case "controls":
         for (const { local, compute } of this.controls.values()) c.set(local, compute());
     }
   }
 
-  private later(what: Transfer): void {
-    this.places.push({ mark: this.c.mark(), what });
+  /** `depth`: that of the x87 stack where it is loaded. */
+  private later(what: Transfer, depth: () => Operand = () => 0): void {
+    this.places.push({ mark: this.c.mark(), what, depth });
   }
 
   private enterPage(entry: Local, entryPages: readonly number[]): void {
@@ -350,17 +367,19 @@ export class RegionCode {
   }
 
   /** Does an instruction by its handler; nothing comes behind where it ends the block for sure. `usesVectors`: it may look at vector registers. */
-  callHandler(handler: number, place: RecordPlace, usesVectors: boolean): void {
+  callHandler(handler: number, place: RecordPlace, usesVectors: boolean, usesFloats: boolean): void {
     const { c, cpu } = this;
     this.setPage(this.page);
     this.commitFlags(this.flags);
     this.saveRegisters(usesVectors);
+    if (usesFloats) this.later("save floats");
     const record = c.let(this.addressOf(place));
     const [status] = c.callIndirect(this.parts.table, REGION_TYPE, i32(handler), [record]);
     c.if(
       status,
       () => {
         if (!usesVectors) this.later("save vectors");
+        if (!usesFloats) this.later("save floats");
         c.set(this.at, record);
         c.set(this.status, status);
         c.br(this.saved as Label);
@@ -372,6 +391,7 @@ export class RegionCode {
       cpu.ld32(0, VAR.COUNT_INVALIDATED).ne(this.invalidations),
       () => {
         if (!usesVectors) this.later("save vectors");
+        if (!usesFloats) this.later("save floats");
         c.set(this.at, record.add(RECORD.SIZE));
         c.set(this.status, STATUS.INTERPRET);
         c.br(this.saved as Label);
@@ -380,9 +400,22 @@ export class RegionCode {
       "unlikely",
     );
     this.loadRegisters(usesVectors);
+    if (usesFloats) {
+      const { depth } = this.floats;
+      this.later("load floats", () => depth);
+      this.floats.reloaded();
+    }
     c.set(this.mapped, 1 << this.page);
     this.flags = DYNAMIC_FLAGS;
     this.vectors.known = NOTHING_KNOWN;
+  }
+
+  /** Makes the x87 stack what a block of the region takes it for, where control is about to go on there. */
+  meetFloats(block: number): void {
+    if (this.floats.meets(block)) return;
+    const depth = this.floats.depthOf(block);
+    this.later("save floats");
+    this.later("load floats", () => depth);
   }
 
   // Flags
@@ -487,7 +520,8 @@ export class RegionCode {
   }
 
   /** Takes back the code since `mark`. */
-  rewind(mark: Mark, flags: FlagState, known: Knowledge): void {
+  rewind(mark: Mark, flags: FlagState, known: Knowledge, floats: FloatKnowledge): void {
+    this.floats.forget(floats);
     this.c.rewind(mark);
     this.vectors.known = known;
     this.places = this.places.filter((place) => place.mark.length <= mark.length);

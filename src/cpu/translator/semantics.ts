@@ -1,6 +1,6 @@
 // The semantics interface as the translator sees it: operands are constants of a record that exists, general registers are locals.
 
-import type { Access, Bits } from "../../isa/semantics.ts";
+import type { Access, Bits, FloatStack } from "../../isa/semantics.ts";
 import {
   CPL,
   CR0,
@@ -18,7 +18,7 @@ import { Local } from "../../wasm/code.ts";
 import type { FuncType } from "../../wasm/module.ts";
 import type { ValType } from "../../wasm/ops.ts";
 import { i32, i64, type Operand, op, reinterpreted, select, type Val } from "../../wasm/value.ts";
-import { valueType } from "../env.ts";
+import { FLOAT_FIELDS, valueType } from "../env.ts";
 import type { HandlerSpec } from "../handlers.ts";
 import { RECORD, TLB_TABLE_SIZE } from "../layout.ts";
 import type { RecordFields } from "../row-semantics.ts";
@@ -114,7 +114,28 @@ export class TranslatorSemantics extends VectorSemantics {
   // Registers
 
   override get(field: Field): Val {
+    if (FLOAT_FIELDS.has(field)) throw new Untranslatable("the x87 state as a whole");
     return field === RIP_BASE ? this.region.rip(0) : super.get(field);
+  }
+
+  override put(field: Field, value: Operand): void {
+    if (FLOAT_FIELDS.has(field)) throw new Untranslatable("the x87 state as a whole");
+    super.put(field, value);
+  }
+
+  usually<T>(
+    operand: () => T,
+    body: (stack: FloatStack, operand: T) => void,
+    _otherwise: (operand: T) => void,
+    _waits?: boolean,
+  ): void {
+    const segment = (this.constants.byte(RECORD.ADDRESSING) >> 4) & 7;
+    const stack = this.region.floats.stack(
+      () => this.interpret(),
+      () => this.rip(),
+      segment,
+    );
+    body(stack, operand());
   }
 
   private static numberOf(address: Val): { number: number; high: boolean } {

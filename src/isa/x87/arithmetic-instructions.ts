@@ -1,10 +1,10 @@
 // Basic arithmetic (Intel SDM Vol. 1 8.3.4, 8.3.5; Vol. 2A FABS to FXTRACT).
 
 import type { ValType } from "../../wasm/ops.ts";
-import { i32, select, type Val } from "../../wasm/value.ts";
+import { i32, type Operand, select, type Val } from "../../wasm/value.ts";
 import { type Helper, helper } from "../helper.ts";
 import type { Instruction, InstructionGroup } from "../instruction.ts";
-import type { Env } from "../semantics.ts";
+import type { Env, FloatStack, Sem } from "../semantics.ts";
 import { FCW, FSW } from "../state.ts";
 import {
   OPERATION,
@@ -14,10 +14,23 @@ import {
   x87Scale,
   x87SquareRoot,
 } from "./arithmetic.ts";
-import { begin, beginWithInteger, beginWithReal, stackIndex } from "./operands.ts";
+import { begin, integerOperand, onRegisters, readInteger, realOperand, stackIndex } from "./operands.ts";
+import {
+  FLAGS_SHIFT,
+  quickly,
+  x87PackedIntegral,
+  x87PackedScale,
+  x87QuickAdd,
+  x87QuickDivide,
+  x87QuickMultiply,
+  x87QuickRoot,
+  x87QuickSubtract,
+} from "./quick.ts";
+import { widenInteger, widenReal } from "./quick-format.ts";
 import { x87Extract, x87Remainder } from "./remainder.ts";
 import {
   BEFORE_RESULT,
+  type Extended,
   empty,
   filled,
   INDEFINITE_SE,
@@ -44,50 +57,95 @@ const BINARY: readonly (readonly [stem: string, operation: number, toStack: numb
   ["DIVR", OPERATION.DIVIDE_REVERSED, 6],
 ];
 
+/** The functions of the usual course, and whether they take the operands in the other order. */
+const QUICK: { readonly [operation: number]: readonly [Helper, boolean] } = {
+  [OPERATION.ADD]: [x87QuickAdd, false],
+  [OPERATION.MULTIPLY]: [x87QuickMultiply, false],
+  [OPERATION.SUBTRACT]: [x87QuickSubtract, false],
+  [OPERATION.SUBTRACT_REVERSED]: [x87QuickSubtract, true],
+  [OPERATION.DIVIDE]: [x87QuickDivide, false],
+  [OPERATION.DIVIDE_REVERSED]: [x87QuickDivide, true],
+};
+
 function registerRow(first: string, reg: number): string {
   return `${first} ${(0xc0 + reg * 8).toString(16).toUpperCase()}+i: Nq`;
+}
+
+/** The operation on two values in the usual course, by its quick function. */
+function operate(x: Sem, stack: FloatStack, operation: number, a: Extended, b: Extended): ReturnType<typeof quickly> {
+  const [target, swaps] = QUICK[operation];
+  const [first, second] = swaps ? [b, a] : [a, b];
+  return quickly(x, stack, target, first.sig, first.se, second.sig, second.se);
+}
+
+/** ST(destination) with ST(source). */
+function withRegisters(x: Sem, operation: number, destination: Operand, source: Operand, pops: number): void {
+  onRegisters(
+    x,
+    (stack) => {
+      const result = operate(x, stack, operation, stack.read(destination), stack.read(source));
+      stack.note();
+      stack.report(result.flags);
+      stack.write(destination, result.sig, result.se);
+      if (pops !== 0) stack.pop();
+    },
+    () => x.invoke(x87BinaryRegister, operation, destination, source, pops),
+  );
+}
+
+/** ST(0) with an operand from memory, whose own flags send it the other way. */
+function withMemory(x: Sem, stack: FloatStack, operation: number, operand: Extended): void {
+  const result = operate(x, stack, operation, stack.read(0), operand);
+  stack.note(x.address(0));
+  stack.report(result.flags);
+  stack.write(0, result.sig, result.se);
 }
 
 const binary = BINARY.flatMap(([stem, operation, toStack]): Instruction[] => [
   {
     name: `F${stem}`,
     rows: [`D8 /${operation}: Md`, `DC /${operation}: Mq`],
-    semantics: (x) => {
-      const { sig, se, flags } = beginWithReal(x);
-      x.invoke(x87BinaryMemory, operation, sig, se, flags);
-    },
+    semantics: (x) =>
+      x.usually(
+        () => x.read(0),
+        (stack, bits) => {
+          const operand = widenReal(x, bits);
+          stack.unless(operand.se.shrU(FLAGS_SHIFT).ne(0));
+          withMemory(x, stack, operation, operand);
+        },
+        (bits) => {
+          const { sig, se, flags } = realOperand(x, bits);
+          x.invoke(x87BinaryMemory, operation, sig, se, flags);
+        },
+      ),
   },
   {
     name: `F${stem}`,
     rows: [registerRow("D8", operation)],
-    semantics: (x) => {
-      begin(x);
-      x.invoke(x87BinaryRegister, operation, 0, stackIndex(x), 0);
-    },
+    semantics: (x) => withRegisters(x, operation, 0, stackIndex(x), 0),
   },
   {
     name: `F${stem}`,
     rows: [registerRow("DC", toStack)],
-    semantics: (x) => {
-      begin(x);
-      x.invoke(x87BinaryRegister, operation, stackIndex(x), 0, 0);
-    },
+    semantics: (x) => withRegisters(x, operation, stackIndex(x), 0, 0),
   },
   {
     name: `F${stem}P`,
     rows: [registerRow("DE", toStack)],
-    semantics: (x) => {
-      begin(x);
-      x.invoke(x87BinaryRegister, operation, stackIndex(x), 0, 1);
-    },
+    semantics: (x) => withRegisters(x, operation, stackIndex(x), 0, 1),
   },
   {
     name: `FI${stem}`,
     rows: [`DE /${operation}: Mw`, `DA /${operation}: Md`],
-    semantics: (x) => {
-      const { sig, se } = beginWithInteger(x);
-      x.invoke(x87BinaryMemory, operation, sig, se, 0);
-    },
+    semantics: (x) =>
+      x.usually(
+        () => readInteger(x),
+        (stack, value) => withMemory(x, stack, operation, widenInteger(x, value)),
+        (value) => {
+          const { sig, se } = integerOperand(x, value);
+          x.invoke(x87BinaryMemory, operation, sig, se, 0);
+        },
+      ),
   },
 ]);
 
@@ -200,14 +258,52 @@ function plain(name: string, row: string, target: Helper, ...args: number[]): In
   };
 }
 
+/** An instruction on ST(0), or ST(0) and ST(1), by a quick function, else a general one. */
+function computed(name: string, row: string, operands: 1 | 2, target: Helper, general: Helper): Instruction {
+  return {
+    name,
+    rows: [row],
+    semantics: (x) =>
+      onRegisters(
+        x,
+        (stack) => {
+          const values = Array.from({ length: operands }, (_, n) => stack.read(n));
+          const result = quickly(x, stack, target, ...values.flatMap(({ sig, se }) => [sig, se]));
+          stack.note();
+          stack.report(result.flags);
+          stack.write(0, result.sig, result.se);
+        },
+        () => x.invoke(general),
+      ),
+  };
+}
+
+function signed(name: string, row: string, mask: number, flip: number): Instruction {
+  return {
+    name,
+    rows: [row],
+    semantics: (x) =>
+      onRegisters(
+        x,
+        (stack) => {
+          const { sig, se } = stack.read(0);
+          stack.note();
+          stack.report(0);
+          stack.write(0, sig, se.and(mask).xor(flip));
+        },
+        () => x.invoke(x87SignInstruction, mask, flip),
+      ),
+  };
+}
+
 export const X87_ARITHMETIC: InstructionGroup = [
   ...binary,
-  plain("FCHS", "D9 E0", x87SignInstruction, 0xffff, 0x8000),
-  plain("FABS", "D9 E1", x87SignInstruction, 0x7fff, 0),
+  signed("FCHS", "D9 E0", 0xffff, 0x8000),
+  signed("FABS", "D9 E1", 0x7fff, 0),
   plain("FXTRACT", "D9 F4", x87ExtractInstruction),
   plain("FPREM1", "D9 F5", x87RemainderInstruction, 1),
   plain("FPREM", "D9 F8", x87RemainderInstruction, 0),
-  plain("FSQRT", "D9 FA", x87RootInstruction),
-  plain("FRNDINT", "D9 FC", x87IntegralInstruction),
-  plain("FSCALE", "D9 FD", x87ScaleInstruction),
+  computed("FSQRT", "D9 FA", 1, x87QuickRoot, x87RootInstruction),
+  computed("FRNDINT", "D9 FC", 1, x87PackedIntegral, x87IntegralInstruction),
+  computed("FSCALE", "D9 FD", 2, x87PackedScale, x87ScaleInstruction),
 ];

@@ -165,7 +165,7 @@ const x87Divide = helper("x87Divide", BINARY_PARAMS, RESULT, (x, aSig, aSe, aKin
 });
 
 /** (operation, aSig, aSe, bSig, bSe, flags of the operands): DE where a narrower operand was denormal. */
-const x87Operate = helper(
+export const x87Operate = helper(
   "x87Operate",
   ["i32", "i64", "i32", "i64", "i32", "i32"],
   RESULT,

@@ -1,11 +1,23 @@
 // Comparison and classification instructions (Intel SDM Vol. 1 8.3.6; Vol. 2A FCOM, FCOMI, FICOM, FTST, FUCOM, FXAM).
 
-import { i32, type Val } from "../../wasm/value.ts";
+import { i32, i64, select, type Val } from "../../wasm/value.ts";
 import type { Helper } from "../helper.ts";
 import type { Instruction, InstructionGroup } from "../instruction.ts";
-import type { Sem } from "../semantics.ts";
+import type { FloatStack, Sem } from "../semantics.ts";
 import { x87CompareFlags, x87CompareMemory, x87CompareRegister, x87Examine } from "./compare.ts";
-import { begin, beginWithInteger, beginWithReal, stackIndex } from "./operands.ts";
+import { exponentOf, MAX_EXPONENT, signOf } from "./format.ts";
+import { integerOperand, onRegisters, readInteger, realOperand, stackIndex } from "./operands.ts";
+import { FLAGS_SHIFT } from "./quick.ts";
+import { compareQuickly, widenInteger, widenReal } from "./quick-format.ts";
+import { CONDITION_CODES, type Extended, STATUS } from "./state.ts";
+
+const CODES_SHIFT = 8;
+
+/** Sets the condition codes from a relation: C0, C2 and C3 lie as CF, PF and ZF do. */
+function conclude(stack: FloatStack, relation: Val, flags: Val, pops: number): void {
+  stack.report(relation.shl(CODES_SHIFT).or(flags), CONDITION_CODES);
+  for (let n = 0; n < pops; n++) stack.pop();
+}
 
 /** With a register by ModRM.rm, or ST(1). */
 function withRegister(
@@ -16,25 +28,54 @@ function withRegister(
   pops: number,
   index: (x: Sem) => Val = stackIndex,
 ): Instruction {
+  const setsFlags = target === x87CompareFlags;
   return {
     name,
     rows,
-    ...(target === x87CompareFlags ? { feature: "cmov", writes: "OSZAPC" } : {}),
+    ...(setsFlags ? { feature: "cmov", writes: "OSZAPC" } : {}),
     semantics: (x) => {
-      begin(x);
-      x.invoke(target, index(x), quiet, pops);
+      const other = index(x);
+      onRegisters(
+        x,
+        (stack) => {
+          const { relation, flags } = compareQuickly(x, stack, stack.read(0), stack.read(other), quiet);
+          stack.note();
+          if (setsFlags) {
+            stack.report(flags);
+            for (let n = 0; n < pops; n++) stack.pop();
+            x.setArithmeticFlags(relation);
+          } else conclude(stack, relation, flags, pops);
+        },
+        () => x.invoke(target, other, quiet, pops),
+      );
     },
   };
+}
+
+/** ST(0) with an operand from memory. */
+function withMemory(x: Sem, stack: FloatStack, operand: Extended, pops: number): void {
+  const { relation, flags } = compareQuickly(x, stack, stack.read(0), operand, 0);
+  stack.note(x.address(0));
+  conclude(stack, relation, flags, pops);
 }
 
 function withReal(name: string, rows: readonly string[], pops: number): Instruction {
   return {
     name,
     rows,
-    semantics: (x) => {
-      const { sig, se, flags } = beginWithReal(x);
-      x.invoke(x87CompareMemory, sig, se, flags, pops);
-    },
+    semantics: (x) =>
+      x.usually(
+        () => x.read(0),
+        (stack, bits) => {
+          const operand = widenReal(x, bits);
+          stack.unless(operand.se.shrU(FLAGS_SHIFT).ne(0));
+          withMemory(x, stack, operand, pops);
+        },
+        (bits) => {
+          const { sig, se, flags } = realOperand(x, bits);
+          x.invoke(x87CompareMemory, sig, se, flags, pops);
+        },
+      ),
   };
 }
 
@@ -42,10 +83,15 @@ function withInteger(name: string, rows: readonly string[], pops: number): Instr
   return {
     name,
     rows,
-    semantics: (x) => {
-      const { sig, se } = beginWithInteger(x);
-      x.invoke(x87CompareMemory, sig, se, 0, pops);
-    },
+    semantics: (x) =>
+      x.usually(
+        () => readInteger(x),
+        (stack, value) => withMemory(x, stack, widenInteger(x, value), pops),
+        (value) => {
+          const { sig, se } = integerOperand(x, value);
+          x.invoke(x87CompareMemory, sig, se, 0, pops);
+        },
+      ),
   };
 }
 
@@ -70,16 +116,40 @@ export const X87_COMPARE: InstructionGroup = [
     name: "FTST",
     rows: ["D9 E4"],
     semantics: (x) => {
-      begin(x);
-      x.invoke(x87CompareMemory, 0, 0, 0, 0);
+      onRegisters(
+        x,
+        (stack) => {
+          const zero = { sig: i64(0), se: i32(0) };
+          const { relation, flags } = compareQuickly(x, stack, stack.read(0), zero, 0);
+          stack.note();
+          conclude(stack, relation, flags, 0);
+        },
+        () => x.invoke(x87CompareMemory, 0, 0, 0, 0),
+      );
     },
   },
   {
     name: "FXAM",
     rows: ["D9 E5"],
     semantics: (x) => {
-      begin(x);
-      x.invoke(x87Examine);
+      onRegisters(
+        x,
+        (stack) => {
+          const { sig, se } = stack.read(0);
+          const normal = x.c.let(
+            sig.ltS(0).and(
+              exponentOf(se)
+                .sub(1)
+                .ltU(MAX_EXPONENT - 1),
+            ),
+          );
+          stack.unless(normal.or(sig.eqz().and(exponentOf(se).eqz())).eqz());
+          stack.note();
+          const codes = select(normal, i32(STATUS.C2), STATUS.C3).or(signOf(se).mul(STATUS.C1));
+          stack.report(codes, CONDITION_CODES);
+        },
+        () => x.invoke(x87Examine),
+      );
     },
   },
 ];

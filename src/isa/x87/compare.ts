@@ -19,10 +19,10 @@ import {
 } from "./state.ts";
 
 /** Relations in the places of CF, PF, ZF as FCOMI sets them. */
-const RELATION = { GREATER: 0, LESS: FLAG.CF, EQUAL: FLAG.ZF, UNORDERED: FLAG.ZF | FLAG.PF | FLAG.CF } as const;
+export const RELATION = { GREATER: 0, LESS: FLAG.CF, EQUAL: FLAG.ZF, UNORDERED: FLAG.ZF | FLAG.PF | FLAG.CF } as const;
 
 /** (aSig, aSe, bSig, bSe, quiet) -> (relation, flags). Quiet comparisons do not raise IE for quiet NaNs. */
-const x87Compare = helper(
+export const x87Compare = helper(
   "x87Compare",
   ["i64", "i32", "i64", "i32", "i32"],
   ["i32", "i32"],

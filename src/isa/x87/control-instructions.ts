@@ -4,7 +4,7 @@
 import { i32, type Val } from "../../wasm/value.ts";
 import { faultingHelper, type Helper } from "../helper.ts";
 import type { Instruction, InstructionGroup } from "../instruction.ts";
-import type { Sem } from "../semantics.ts";
+import type { FloatStack, Sem } from "../semantics.ts";
 import { CR0, CR0_BIT, FCW, FSW, FTW, VECTOR } from "../state.ts";
 import {
   clearExceptions,
@@ -18,7 +18,18 @@ import {
   x87SaveState,
 } from "./environment.ts";
 import { begin, stackIndex } from "./operands.ts";
-import { moveTop, physical, pop, report, STATUS, summarise, useX87, useX87WithoutWait, waitX87 } from "./state.ts";
+import {
+  EXCEPTIONS,
+  moveTop,
+  physical,
+  pop,
+  report,
+  STATUS,
+  summarise,
+  useX87,
+  useX87WithoutWait,
+  waitX87,
+} from "./state.ts";
 
 /** Memory images: 16-bit layouts by the operand size. */
 function image(
@@ -51,6 +62,21 @@ function withoutWait(name: string, rows: readonly string[], act: (x: Sem) => voi
   };
 }
 
+/** The same where nothing unusual can come up. */
+function storeWord(name: string, row: string, act: (x: Sem, stack: FloatStack) => void): Instruction {
+  return {
+    name,
+    rows: [row],
+    semantics: (x) =>
+      x.usually(
+        () => {},
+        (stack) => act(x, stack),
+        () => {},
+        false,
+      ),
+  };
+}
+
 /** Frees a register by its number in the stack. */
 function free(x: Sem, index: Val): void {
   x.put(FTW, x.get(FTW).and(i32(1).shl(physical(x, index)).not()));
@@ -72,15 +98,23 @@ export const X87_CONTROL: InstructionGroup = [
   {
     name: "FLDCW",
     rows: ["D9 /5: Mw"],
-    semantics: (x) => {
-      useX87(x);
-      loadControl(x, x.read(0));
-      summarise(x);
-    },
+    semantics: (x) =>
+      x.usually(
+        () => x.read(0),
+        (stack, value) => {
+          // What is pending must not become unmasked.
+          stack.unless(stack.status().and(value.not()).and(EXCEPTIONS));
+          loadControl(x, value);
+        },
+        (value) => {
+          loadControl(x, value);
+          summarise(x);
+        },
+      ),
   },
-  withoutWait("FNSTCW", ["D9 /7: Mw"], (x) => x.write(0, x.get(FCW))),
-  withoutWait("FNSTSW", ["DD /7: Mw"], (x) => x.write(0, x.get(FSW))),
-  withoutWait("FNSTSW", ["DF E0"], (x) => x.setGpr(0, 16, x.get(FSW))),
+  storeWord("FNSTCW", "D9 /7: Mw", (x) => x.write(0, x.get(FCW))),
+  storeWord("FNSTSW", "DD /7: Mw", (x, stack) => x.write(0, stack.status())),
+  storeWord("FNSTSW", "DF E0", (x, stack) => x.setGpr(0, 16, stack.status())),
   withoutWait("FNINIT", ["DB E3"], (x) => x.invoke(x87Initialise)),
   withoutWait("FNCLEX", ["DB E2"], clearExceptions),
   withoutWait("FNOP", ["DB E0", "DB E1", "DB E4"], () => {}),

@@ -1,14 +1,23 @@
 // Data transfer (Intel SDM Vol. 1 8.3.2, 8.3.3; Vol. 2A FLD to FXCH).
 
-import { i32, i64, select, type Val } from "../../wasm/value.ts";
+import { i64, type Operand, select, type Val } from "../../wasm/value.ts";
 import { helper } from "../helper.ts";
 import type { Instruction, InstructionGroup } from "../instruction.ts";
-import type { Sem } from "../semantics.ts";
+import type { FloatStack, Sem } from "../semantics.ts";
 import { ROUND } from "../softfloat/rounding.ts";
 import { FCW } from "../state.ts";
 import { x87FromBcd, x87ToBcd } from "./bcd.ts";
 import { BIAS, KIND, QUIET_BIT, roundingMode, x87Kind, x87ToDouble, x87ToInteger, x87ToSingle } from "./format.ts";
-import { begin, beginWithInteger, beginWithReal, stackIndex } from "./operands.ts";
+import { begin, integerOperand, onRegisters, readInteger, realOperand, stackIndex } from "./operands.ts";
+import { FLAGS_SHIFT } from "./quick.ts";
+import {
+  integerMode,
+  widenInteger,
+  widenReal,
+  x87NarrowDouble,
+  x87NarrowInteger,
+  x87NarrowSingle,
+} from "./quick-format.ts";
 import {
   empty,
   filled,
@@ -155,32 +164,85 @@ function probeOperand(x: Sem): void {
 }
 
 function storeReal(x: Sem, pops: number): void {
-  useX87(x);
-  const { sig, se } = readStack(x, 0);
-  const [bits, flags, stored] = x.callMany(x.bits(0) === 32 ? x87ToSingle : x87ToDouble, filled(x, 0), sig, se);
-  x.c.if(
-    stored,
-    () => x.write(0, x.bits(0) === 32 ? bits.wrap() : bits),
-    () => probeOperand(x),
-    "likely",
+  const single = x.bits(0) === 32;
+  x.usually(
+    () => {},
+    (stack) => {
+      const { sig, se } = stack.read(0);
+      const [bits, flags] = x.callMany(single ? x87NarrowSingle : x87NarrowDouble, sig, se);
+      stack.unless(flags.ltS(0));
+      x.write(0, single ? bits.wrap() : bits);
+      stack.note(x.address(0));
+      stack.report(flags);
+      if (pops !== 0) stack.pop();
+    },
+    () => {
+      const { sig, se } = readStack(x, 0);
+      const [bits, flags, stored] = x.callMany(single ? x87ToSingle : x87ToDouble, filled(x, 0), sig, se);
+      x.c.if(
+        stored,
+        () => x.write(0, single ? bits.wrap() : bits),
+        () => probeOperand(x),
+        "likely",
+      );
+      note(x, x.address(0));
+      x.invoke(x87Stored, flags, stored, pops);
+    },
   );
-  note(x, x.address(0));
-  x.invoke(x87Stored, flags, stored, pops);
 }
 
-function storeInteger(x: Sem, pops: number, mode: Val): void {
-  useX87(x);
-  const { sig, se } = readStack(x, 0);
-  const [value, flags, stored] = x.callMany(x87ToInteger, filled(x, 0), sig, se, x.bits(0), mode);
-  const narrow = x.bits(0) === 64 ? value : x.bits(0) === 32 ? value.wrap() : value.wrap().and(0xffff);
-  x.c.if(
-    stored,
-    () => x.write(0, narrow),
-    () => probeOperand(x),
-    "likely",
+function storeInteger(x: Sem, pops: number, truncates: boolean): void {
+  const width = x.bits(0);
+  const narrow = (value: Val): Val => (width === 64 ? value : width === 32 ? value.wrap() : value.wrap().and(0xffff));
+  x.usually(
+    () => {},
+    (stack) => {
+      const { sig, se } = stack.read(0);
+      const [value, flags] = x.callMany(x87NarrowInteger, sig, se, width, integerMode(x, truncates));
+      stack.unless(flags.ltS(0));
+      x.write(0, narrow(value));
+      stack.note(x.address(0));
+      stack.report(flags);
+      if (pops !== 0) stack.pop();
+    },
+    () => {
+      const { sig, se } = readStack(x, 0);
+      const mode = integerMode(x, truncates);
+      const [value, flags, stored] = x.callMany(x87ToInteger, filled(x, 0), sig, se, width, mode);
+      x.c.if(
+        stored,
+        () => x.write(0, narrow(value)),
+        () => probeOperand(x),
+        "likely",
+      );
+      note(x, x.address(0));
+      x.invoke(x87Stored, flags, stored, pops);
+    },
   );
-  note(x, x.address(0));
-  x.invoke(x87Stored, flags, stored, pops);
+}
+
+/** A push in the usual course. */
+function pushQuickly(stack: FloatStack, sig: Operand, se: Operand, flags: Operand, linear?: Val): void {
+  stack.room();
+  stack.note(linear);
+  stack.report(flags);
+  stack.push(sig, se);
+}
+
+/** FST and FSTP with a register. */
+function copy(x: Sem, pops: number): void {
+  const index = stackIndex(x);
+  onRegisters(
+    x,
+    (stack) => {
+      const { sig, se } = stack.read(0);
+      stack.note();
+      stack.report(0);
+      stack.write(index, sig, se);
+      if (pops !== 0) stack.pop();
+    },
+    () => x.invoke(x87Copy, index, pops),
+  );
 }
 
 /** Ten bytes are checked in full before the first is written; gives what writes them. */
@@ -197,6 +259,20 @@ function probeTen(x: Sem): (low: Val, high: Val) => void {
 
 function loadTen(x: Sem): [low: Val, high: Val] {
   return [x.load(64, x.addressAt(0, 0, 8)), x.load(16, x.addressAt(0, 8, 2))];
+}
+
+function storeTenUnusual(x: Sem): void {
+  const { c } = x;
+  const isEmpty = c.let(empty(x, 0));
+  const flags = c.let(isEmpty.mul(STACK_UNDERFLOW));
+  const stored = c.let(isEmpty.and(x.get(FCW).and(STATUS.IE).xor(1)).xor(1));
+  const { sig, se } = readStack(x, 0);
+  const low = c.let(select(isEmpty, INDEFINITE_SIG, sig));
+  const high = c.let(select(isEmpty, INDEFINITE_SE, se));
+  const write = probeTen(x);
+  c.if(stored, () => write(low, high), undefined, "likely");
+  note(x, x.address(0));
+  x.invoke(x87Stored, flags, stored, 1);
 }
 
 /** FCMOVcc by the escape byte and ModRM.reg: condition codes of Jcc. */
@@ -216,8 +292,12 @@ const constants = CONSTANTS.map(
     name: constant.name,
     rows: [`D9 ${constant.modrm.toString(16).toUpperCase()}`],
     semantics: (x) => {
-      begin(x);
-      x.invoke(x87Push, constantSignificand(x, constant), constant.exponent + BIAS, 0);
+      const se = constant.exponent + BIAS;
+      onRegisters(
+        x,
+        (stack) => pushQuickly(stack, constantSignificand(x, constant), se, 0),
+        () => x.invoke(x87Push, constantSignificand(x, constant), se, 0),
+      );
     },
   }),
 );
@@ -229,8 +309,18 @@ const conditionalMoves = MOVES.map(
     feature: "cmov",
     reads,
     semantics: (x) => {
-      begin(x);
-      x.invoke(x87Move, stackIndex(x), x.condition(cc));
+      const index = stackIndex(x);
+      onRegisters(
+        x,
+        (stack) => {
+          const a = stack.read(0);
+          const b = stack.read(index);
+          const condition = x.c.let(x.condition(cc));
+          stack.note();
+          stack.write(0, select(condition, b.sig, a.sig), select(condition, b.se, a.se));
+        },
+        () => x.invoke(x87Move, index, x.condition(cc)),
+      );
     },
   }),
 );
@@ -239,27 +329,46 @@ export const X87_LOAD_STORE: InstructionGroup = [
   {
     name: "FLD",
     rows: ["D9 /0: Md", "DD /0: Mq"],
-    semantics: (x) => {
-      const { sig, se, flags } = beginWithReal(x);
-      x.invoke(x87PushReal, sig, se, flags);
-    },
+    semantics: (x) =>
+      x.usually(
+        () => x.read(0),
+        (stack, bits) => {
+          const { sig, se } = widenReal(x, bits);
+          stack.unless(se.ltS(0));
+          pushQuickly(stack, sig, se.and(0xffff), se.shrU(FLAGS_SHIFT), x.address(0));
+        },
+        (bits) => {
+          const { sig, se, flags } = realOperand(x, bits);
+          x.invoke(x87PushReal, sig, se, flags);
+        },
+      ),
   },
   {
     name: "FLD",
     rows: ["DB /5: M"],
-    semantics: (x) => {
-      useX87(x);
-      const [low, high] = loadTen(x);
-      note(x, x.address(0));
-      x.invoke(x87Push, low, high, 0);
-    },
+    semantics: (x) =>
+      x.usually(
+        () => loadTen(x),
+        (stack, [low, high]) => pushQuickly(stack, low, high, 0, x.address(0)),
+        ([low, high]) => {
+          note(x, x.address(0));
+          x.invoke(x87Push, low, high, 0);
+        },
+      ),
   },
   {
     name: "FLD",
     rows: ["D9 C0+i: Nq"],
     semantics: (x) => {
-      begin(x);
-      x.invoke(x87Duplicate, stackIndex(x));
+      const index = stackIndex(x);
+      onRegisters(
+        x,
+        (stack) => {
+          const { sig, se } = stack.read(index);
+          pushQuickly(stack, sig, se, 0);
+        },
+        () => x.invoke(x87Duplicate, index),
+      );
     },
   },
   { name: "FST", rows: ["D9 /2: Md", "DD /2: Mq"], semantics: (x) => storeReal(x, 0) },
@@ -267,36 +376,28 @@ export const X87_LOAD_STORE: InstructionGroup = [
   {
     name: "FSTP",
     rows: ["DB /7: M"],
-    semantics: (x) => {
-      useX87(x);
-      const { c } = x;
-      const isEmpty = c.let(empty(x, 0));
-      const flags = c.let(isEmpty.mul(STACK_UNDERFLOW));
-      const stored = c.let(isEmpty.and(x.get(FCW).and(STATUS.IE).xor(1)).xor(1));
-      const { sig, se } = readStack(x, 0);
-      const low = c.let(select(isEmpty, INDEFINITE_SIG, sig));
-      const high = c.let(select(isEmpty, INDEFINITE_SE, se));
-      const write = probeTen(x);
-      c.if(stored, () => write(low, high), undefined, "likely");
-      note(x, x.address(0));
-      x.invoke(x87Stored, flags, stored, 1);
-    },
+    semantics: (x) =>
+      x.usually(
+        () => {},
+        (stack) => {
+          const { sig, se } = stack.read(0);
+          probeTen(x)(sig, se);
+          stack.note(x.address(0));
+          stack.report(0);
+          stack.pop();
+        },
+        () => storeTenUnusual(x),
+      ),
   },
   {
     name: "FST",
     rows: ["DD D0+i: Nq"],
-    semantics: (x) => {
-      begin(x);
-      x.invoke(x87Copy, stackIndex(x), 0);
-    },
+    semantics: (x) => copy(x, 0),
   },
   {
     name: "FSTP",
     rows: ["DD D8+i: Nq", "DF D0+i: Nq", "DF D8+i: Nq"],
-    semantics: (x) => {
-      begin(x);
-      x.invoke(x87Copy, stackIndex(x), 1);
-    },
+    semantics: (x) => copy(x, 1),
   },
   {
     name: "FSTPNCE",
@@ -309,22 +410,30 @@ export const X87_LOAD_STORE: InstructionGroup = [
   {
     name: "FILD",
     rows: ["DF /0: Mw", "DB /0: Md", "DF /5: Mq"],
-    semantics: (x) => {
-      const { sig, se } = beginWithInteger(x);
-      x.invoke(x87Push, sig, se, 0);
-    },
+    semantics: (x) =>
+      x.usually(
+        () => readInteger(x),
+        (stack, value) => {
+          const { sig, se } = widenInteger(x, value);
+          pushQuickly(stack, sig, se, 0, x.address(0));
+        },
+        (value) => {
+          const { sig, se } = integerOperand(x, value);
+          x.invoke(x87Push, sig, se, 0);
+        },
+      ),
   },
-  { name: "FIST", rows: ["DF /2: Mw", "DB /2: Md"], semantics: (x) => storeInteger(x, 0, roundingMode(x)) },
+  { name: "FIST", rows: ["DF /2: Mw", "DB /2: Md"], semantics: (x) => storeInteger(x, 0, false) },
   {
     name: "FISTP",
     rows: ["DF /3: Mw", "DB /3: Md", "DF /7: Mq"],
-    semantics: (x) => storeInteger(x, 1, roundingMode(x)),
+    semantics: (x) => storeInteger(x, 1, false),
   },
   {
     name: "FISTTP",
     rows: ["DF /1: Mw", "DB /1: Md", "DD /1: Mq"],
     feature: "sse3",
-    semantics: (x) => storeInteger(x, 1, i32(ROUND.ZERO)),
+    semantics: (x) => storeInteger(x, 1, true),
   },
   {
     name: "FBLD",
@@ -354,8 +463,19 @@ export const X87_LOAD_STORE: InstructionGroup = [
     name: "FXCH",
     rows: ["D9 C8+i: Nq", "DD C8+i: Nq", "DF C8+i: Nq"],
     semantics: (x) => {
-      begin(x);
-      x.invoke(x87Exchange, stackIndex(x));
+      const index = stackIndex(x);
+      onRegisters(
+        x,
+        (stack) => {
+          const a = stack.read(0);
+          const b = stack.read(index);
+          stack.note();
+          stack.report(0);
+          stack.write(0, b.sig, b.se);
+          stack.write(index, a.sig, a.se);
+        },
+        () => x.invoke(x87Exchange, index),
+      );
     },
   },
   ...conditionalMoves,
@@ -364,8 +484,11 @@ export const X87_LOAD_STORE: InstructionGroup = [
     name: "FLDZ",
     rows: ["D9 EE"],
     semantics: (x) => {
-      begin(x);
-      x.invoke(x87Push, 0, 0, 0);
+      onRegisters(
+        x,
+        (stack) => pushQuickly(stack, 0, 0, 0),
+        () => x.invoke(x87Push, 0, 0, 0),
+      );
     },
   },
 ];

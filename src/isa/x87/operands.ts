@@ -1,7 +1,7 @@
 // Operands of x87 instructions: ST(i) by ModRM.rm, and numbers in memory in the formats that they convert from.
 
 import type { Val } from "../../wasm/value.ts";
-import type { Sem } from "../semantics.ts";
+import type { FloatStack, Sem } from "../semantics.ts";
 import { x87FromDouble, x87FromInteger, x87FromSingle } from "./format.ts";
 import { note, useX87 } from "./state.ts";
 
@@ -23,20 +23,34 @@ export function begin(x: Sem): void {
   note(x);
 }
 
-/** Starts an instruction that reads a number from memory operand 0: a floating-point number of its width. */
-export function beginWithReal(x: Sem): Number80 {
-  useX87(x);
-  const bits = x.read(0);
+/** A floating-point number from memory operand 0, whose bits are there: after the pointers are noted, with flags of its own. */
+export function realOperand(x: Sem, bits: Val): Number80 {
   note(x, x.address(0));
   const [sig, se, flags] = x.callMany(x.bits(0) === 32 ? x87FromSingle : x87FromDouble, bits);
   return { sig, se, flags };
 }
 
-/** The same with a signed integer. */
-export function beginWithInteger(x: Sem): Omit<Number80, "flags"> {
-  useX87(x);
+/** A signed integer from memory operand 0 as i64. */
+export function readInteger(x: Sem): Val {
   const bits = x.read(0);
+  return x.c.let(x.bits(0) === 64 ? bits : x.bits(0) === 16 ? bits.extend(16).sx() : bits.sx());
+}
+
+/** The same as a number, after the pointers are noted. */
+export function integerOperand(x: Sem, value: Val): Omit<Number80, "flags"> {
   note(x, x.address(0));
-  const [sig, se] = x.callMany(x87FromInteger, x.bits(0) === 16 ? bits.extend(16).sx() : bits.sx());
+  const [sig, se] = x.callMany(x87FromInteger, value);
   return { sig, se };
+}
+
+/** An instruction on registers only: the body, or what a general function does. */
+export function onRegisters(x: Sem, body: (stack: FloatStack) => void, otherwise: () => void): void {
+  x.usually(
+    () => {},
+    (stack) => body(stack),
+    () => {
+      note(x);
+      otherwise();
+    },
+  );
 }

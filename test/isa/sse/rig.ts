@@ -153,6 +153,7 @@ class RigSemantics extends EnvBase implements Sem {
   endBlock(): void {}
   restart(): void {}
   exit(): void {}
+  usually(): void {}
 }
 
 export interface Form {

@@ -2,9 +2,10 @@
 // without decoder and memory management.
 
 import { type EngineParts, HelperEnv } from "../../../src/cpu/env.ts";
+import { usuallyInMemory } from "../../../src/cpu/float-stack.ts";
 import { type Helper, hostAddress, type Service } from "../../../src/isa/helper.ts";
 import type { Instruction } from "../../../src/isa/instruction.ts";
-import type { Bits, Sem } from "../../../src/isa/semantics.ts";
+import type { Bits, FloatStack, Sem } from "../../../src/isa/semantics.ts";
 import type { Code } from "../../../src/wasm/code.ts";
 import type { Memory } from "../../../src/wasm/memory.ts";
 import { type FuncRef, ModuleBuilder } from "../../../src/wasm/module.ts";
@@ -65,6 +66,15 @@ class ScratchSem extends HelperEnv implements Sem {
   }
   segmentNumber(): Val {
     return i32(3);
+  }
+
+  usually<T>(
+    operand: () => T,
+    body: (stack: FloatStack, operand: T) => void,
+    otherwise: (operand: T) => void,
+    waits = true,
+  ): void {
+    usuallyInMemory(this, operand, body, otherwise, waits);
   }
 
   private refuse(): never {
