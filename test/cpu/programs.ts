@@ -11,6 +11,7 @@ import { STACK } from "../../src/isa/integer/stack.ts";
 import { STRING } from "../../src/isa/integer/string.ts";
 import { MMX } from "../../src/isa/mmx/mmx.ts";
 import { SSE } from "../../src/isa/sse/sse.ts";
+import { XSAVE_INSTRUCTIONS } from "../../src/isa/system/xsave.ts";
 import { X87 } from "../../src/isa/x87/x87.ts";
 
 /** A generator of numbers below 2^32 that gives the same ones for the same seed (G. Marsaglia, "Xorshift RNGs", 2003). */
@@ -71,6 +72,17 @@ function rowsOf(groups: readonly InstructionGroup[]): readonly Row[] {
 const COMMON = rowsOf([ALU, MOVE, SHIFT]);
 const INTEGER = rowsOf([ALU, MOVE, SHIFT, MULTIPLY, BITS, STACK, STRING]);
 const ALL = rowsOf([MULTIPLY, BITS, STACK, STRING, SSE, MMX, X87]);
+
+const FLOAT_ROWS = rowsOf([X87]);
+const FLOAT_STATE = rowsOf([MMX, XSAVE_INSTRUCTIONS.filter(({ name }) => /^FX/.test(name))]);
+/** What compilers make of long double, and what keeps the stack from running over. */
+const FLOAT_COMMON = FLOAT_ROWS.filter(({ instruction: { name } }) =>
+  /^(FLD|FLD1|FLDZ|FILD|FSTP?|FADDP?|FSUBR?P?|FMULP?|FDIVR?P?|FI?ADD|FXCH|FCOMI|FUCOMIP|FCHS|FSQRT|FCMOV.*|FNSTSW|FISTP)$/.test(
+    name,
+  ),
+);
+/** Programs that are mostly for the x87 registers, in percent. */
+const FLOAT_PROGRAMS = 25;
 
 /** Base of memory operands, and a small index. */
 export const BASE = 3;
@@ -148,8 +160,11 @@ function encode(s: Source, row: Row): number[] {
   return out;
 }
 
-/** One instruction that falls through, unless it faults. */
-export function randomInstruction(s: Source): number[] {
+/** One instruction that falls through, unless it faults; `floats`: mostly for the x87 registers. */
+export function randomInstruction(s: Source, floats = false): number[] {
+  if (floats && s.chance(80)) {
+    return encode(s, s.pick(s.chance(80) ? FLOAT_COMMON : s.chance(80) ? FLOAT_ROWS : FLOAT_STATE));
+  }
   const row = s.pick(s.chance(55) ? COMMON : s.chance(50) ? INTEGER : ALL);
   return encode(s, row);
 }
@@ -200,12 +215,13 @@ export interface Program {
 export function randomProgram(s: Source, blocks: number): Program {
   const near = (n: number): number =>
     s.chance(70) ? Math.min(blocks - 1, Math.max(0, n + s.below(6) - 3)) : s.below(blocks);
+  const floats = s.chance(FLOAT_PROGRAMS);
   const made = Array.from({ length: blocks }, (_, n) => {
     const body: number[] = [];
     const instructions: number[] = [];
-    for (let k = s.below(6); k > 0; k--) {
+    for (let k = s.below(floats ? 10 : 6); k > 0; k--) {
       instructions.push(body.length);
-      body.push(...randomInstruction(s));
+      body.push(...randomInstruction(s, floats));
     }
     const end: End = n === blocks - 1 ? "hlt" : s.chance(3) ? "ret" : s.pick(ENDS);
     if (end === "jcc" || end === "ijmp" || end === "icall") {

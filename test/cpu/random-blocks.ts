@@ -9,6 +9,7 @@ import { EXIT } from "../../src/isa/exit.ts";
 import {
   ACTIVITY,
   FCW,
+  FSW,
   FTW,
   GPR_COUNT,
   MXCSR,
@@ -277,7 +278,11 @@ export class RandomBlocks {
     if (s.chance(25)) view.setUint32(MXCSR.offset, 0x1f80 ^ (s.word() & (s.chance(50) ? 0xe040 : 0xffc0)), true);
     if (s.chance(70)) {
       view.setUint32(FCW.offset, s.chance(70) ? 0x37f : 0x40 | (s.word() & 0xf3f), true);
-      view.setUint32(FTW.offset, s.word() & 0xff, true);
+      // A stack that is mostly neither empty nor full.
+      const top = s.below(8);
+      const filled = s.chance(70) ? 0x1f << (top + s.below(2)) : s.word();
+      view.setUint32(FTW.offset, (filled | (filled >> 8)) & 0xff, true);
+      view.setUint32(FSW.offset, (top << 11) | (s.below(16) << 8) | (s.chance(30) ? s.below(64) : 0), true);
       for (let n = 0; n < 8; n++) {
         view.setUint32(X87_BASE + n * 16 + 4, (0x80000000 | s.word()) >>> 0, true);
         if (s.chance(50)) view.setUint32(X87_BASE + n * 16, s.word(), true);
@@ -286,7 +291,17 @@ export class RandomBlocks {
     }
     this.translator.state.set(state.subarray(0, STATE_END));
     const from = s.below(POOL.length - DATA_BYTES);
-    const data = POOL.subarray(from, from + DATA_BYTES);
+    const data = Uint8Array.from(POOL.subarray(from, from + DATA_BYTES));
+    if (s.chance(40)) {
+      // Doubles and extended numbers where memory operands mostly are.
+      const numbers = new DataView(data.buffer, 0x800);
+      for (let at = 0; at < 256; at += 16) {
+        if (s.chance(50)) {
+          numbers.setUint8(at + 7, 0x80 | s.below(128));
+          numbers.setUint16(at + 8, (0x3ff0 + s.below(32)) | (s.below(2) << 15), true);
+        } else for (const half of [0, 8]) numbers.setFloat64(at + half, (s.below(2000) - 1000) / 8, true);
+      }
+    }
     for (const side of this.sides) side.restore(AT.DATA, data);
   }
 

@@ -108,8 +108,10 @@ class RegionEmitter {
     code.holdFlags();
     this.flagsAfter.set(node, after);
     this.knownAfter.set(node, code.vectors.known);
+    const floats = code.floats.knowledge;
     const edge = (to: Edge | undefined, number: number, status: number): void => {
       code.flags = after;
+      code.floats.forget(floats);
       code.page = block.page;
       const leave = (): void => code.leave(status, this.place(node, block.last), this.target(node, status));
       if (to === undefined) leave();
@@ -135,6 +137,7 @@ class RegionEmitter {
     code.holdFlags();
     this.flagsAfter.set(node, after);
     this.knownAfter.set(node, code.vectors.known);
+    const floats = code.floats.knowledge;
     const leave = (): void => {
       code.flags = after;
       code.page = block.page;
@@ -154,6 +157,7 @@ class RegionEmitter {
       for (const { target: number, edge } of sorted.slice(from, to)) {
         c.if(code.goal.eq(code.rip(this.offset(number), this.region.blocks[number].page)), () => {
           code.flags = after;
+          code.floats.forget(floats);
           code.page = block.page;
           this.goTo(edge, number, leave, go);
         });

@@ -70,7 +70,7 @@ export class FloatRegisters {
     return this.known;
   }
 
-  /** Takes back what was learnt since. */
+  /** Goes back to what was known at another place. */
   forget(before: FloatKnowledge): void {
     this.known = before;
   }
