@@ -264,10 +264,12 @@ function mayUseVectors({ row }: HandlerSpec): boolean {
 }
 
 /** The same of x87 registers and of what decides whether they may be used: x87 and MMX instructions, areas of memory, those that change CR0. */
-function mayUseFloats({ row, opcode }: HandlerSpec): boolean {
-  const escape = row.map === 0 && ((opcode >= 0xd8 && opcode <= 0xdf) || opcode === 0x9b);
+function mayUseFloats({ row }: HandlerSpec): boolean {
+  const isX87 = row.map === 0 && ((row.opcode >= 0xd8 && row.opcode <= 0xdf) || row.opcode === 0x9b);
   const named = /^(EMMS|CLTS|LMSW)$/.test(row.instruction.name);
-  return escape || named || row.operands.some(({ kind, size }) => /^[PQNC]$/.test(kind) || (kind === "M" && size === ""));
+  return (
+    isX87 || named || row.operands.some(({ kind, size }) => /^[PQNC]$/.test(kind) || (kind === "M" && size === ""))
+  );
 }
 
 /** The vector registers that the instructions of a region use, and how. */
