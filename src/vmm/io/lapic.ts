@@ -164,6 +164,8 @@ export class LocalApic implements Stateful, MmioHandler, ApicPort {
     // 11.4.3: what was set up before a global disable is lost. The high half of the ICR is redefined by x2APIC mode.
     if (this.mode === ApicMode.DISABLED) this.resetRegisters();
     if (this.mode === ApicMode.X2APIC) this.icrHigh = 0;
+    // LINT0 may have become INTR.
+    if (this.extIntPending()) this.options.events.interruptPending();
     return true;
   }
 

@@ -258,3 +258,13 @@ describe("lowest priority (11.6.2.4)", () => {
     assert.deepEqual(order, [3, 0, 1, 2, 3, 0, 1, 2]);
   });
 });
+
+test("a disabled APIC lets LINT0 through as INTR, and the vCPU is told where it was raised before", () => {
+  const m = new ApicMachine().enable();
+  m.apic.setLint(0, true);
+  assert.equal(m.apic.extIntPending(), false);
+  const { kicks } = m;
+  m.apic.writeBase(0xfee00100n);
+  assert.equal(m.apic.extIntPending(), true);
+  assert.ok(m.kicks > kicks);
+});
