@@ -72,6 +72,8 @@ export interface VirtualMachineOptions {
   readonly cpu?: string;
   /** How guest code is executed; `interpret` is all there is so far. */
   readonly engine?: string;
+  /** `one` thread for all virtual CPUs in turn, which is what there is otherwise, or one for `each`. */
+  readonly threads?: string;
   /** Virtio disks, in order. */
   readonly disks?: readonly DiskOptions[];
   /** Serial ports, 1 to 4; 1 by default. */

@@ -71,6 +71,10 @@ const OPTIONS: { readonly [name: string]: Option } = {
     ],
   },
   engine: { value: "NAME", help: [`how guest code is executed: ${ENGINES.join(", ")}`] },
+  threads: {
+    value: "one|each",
+    help: ["whether all virtual CPUs take turns on one thread, or each has its own"],
+  },
   name: { value: "NAME", help: ["the name under which skep ctl finds the machine (vm and the process number)"] },
   deterministic: {
     value: "SEED",
@@ -210,6 +214,7 @@ export function parseOptions(command: "run" | "start", args: readonly string[]):
       ...optional("cpus", text("cpus")),
       ...optional("cpu", text("cpu")),
       ...optional("engine", text("engine")),
+      ...optional("threads", text("threads")),
       ...optional("debugExit", debugExit),
       ...optional(
         "deterministic",

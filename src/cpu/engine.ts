@@ -67,6 +67,8 @@ export interface EngineOptions {
   readonly host: EngineHost;
   /** The engine module (src/cpu/standard-module.ts). */
   readonly module: WebAssembly.Module;
+  /** The vCPU's own memory (`newCpuMemory`), where other threads are to know it. */
+  readonly memory?: WebAssembly.Memory;
   /** Makes the translator of hot code (src/cpu/translator); without one everything is interpreted. */
   readonly translator?: ((host: TranslatorHost) => Translator) | undefined;
 }
@@ -80,6 +82,12 @@ export function codeMapOffset(ramBytes: number): number {
 export function ramMemoryBytes(ramBytes: number): number {
   const { codeMap, ramBits } = ramLayout(ramBytes, []);
   return codeMap + Math.ceil((2 ** (ramBits - 12) * PAGE_WORDS.SIZE) / 65536) * 65536;
+}
+
+/** A vCPU's own memory. What is not touched of it costs nothing. */
+export function newCpuMemory(): WebAssembly.Memory {
+  const pages = CPU_MEMORY_SIZE / 65536;
+  return new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
 }
 
 /** Where what the engine keeps beside RAM lies. The page that is nobody's is one that no slot maps, so that the TLB's index can be short. */
@@ -129,8 +137,7 @@ export class TranslateEngine implements Engine {
     const { host } = options;
     this.host = host;
     this.model = options.model;
-    const pages = CPU_MEMORY_SIZE / 65536;
-    this.memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
+    this.memory = options.memory ?? newCpuMemory();
     this.view = new DataView(this.memory.buffer);
     const unsigned = (value: number): number => value >>> 0;
     const imports = {
@@ -338,6 +345,14 @@ export class TranslateEngine implements Engine {
 
   codeWritten(host: number, length: number): void {
     for (let page = host - (host % 4096); page < host + length; page += 4096) this.exports.invalidatePage(page);
+  }
+
+  protectAll(): void {
+    this.exports.flushTlb(1);
+  }
+
+  dropCode(): void {
+    this.exports.flushBlocks();
   }
 
   setSlots(slots: readonly MemorySlot[]): void {

@@ -1,14 +1,15 @@
 // Messages to the thread that runs a machine, through shared memory: that thread executes guest code or sleeps in Atomics.wait, and never
-// gets back to an event loop that could hand it any. One sender, one receiver. Any change rings a doorbell word, which the receiver compares
+// gets back to an event loop that could hand it any. One sender, one receiver; others may ring the doorbell for news of their own. Any change rings a doorbell word, which the receiver compares
 // while it runs and waits on while it sleeps.
 //
 //   bytes 0-3    DOORBELL   counts up with every message and every acknowledgement
 //   bytes 4-7    WRITTEN    bytes of the ring that were ever written, modulo 2^32; the sender's
 //   bytes 8-11   READ       the same, taken by the receiver
 //   bytes 12-15  CONSUMED   bytes of output that the sender's side has taken off the receiver's hands, modulo 2^32
+//   bytes 16-19  ASLEEP     1 while the receiver waits at the doorbell, or is about to
 //   from 64      ring of RING_BYTES: messages, each a header of 8 bytes (length, kind), then the payload
 
-const WORD = { DOORBELL: 0, WRITTEN: 1, READ: 2, CONSUMED: 3 } as const;
+const WORD = { DOORBELL: 0, WRITTEN: 1, READ: 2, CONSUMED: 3, ASLEEP: 4 } as const;
 const RING_AT = 64;
 /** A power of two, so that positions modulo 2^32 wrap with the ring. */
 const RING_BYTES = 1 << 16;
@@ -34,7 +35,14 @@ class Ring {
 
   ringBell(): void {
     Atomics.add(this.words, WORD.DOORBELL, 1);
-    Atomics.notify(this.words, WORD.DOORBELL);
+    // Who says that it sleeps only after this compares the doorbell once more, and sees that it has rung.
+    if (Atomics.load(this.words, WORD.ASLEEP) !== 0) Atomics.notify(this.words, WORD.DOORBELL);
+  }
+
+  wait(bell: number, milliseconds: number): void {
+    Atomics.store(this.words, WORD.ASLEEP, 1);
+    Atomics.wait(this.words, WORD.DOORBELL, bell, milliseconds);
+    Atomics.store(this.words, WORD.ASLEEP, 0);
   }
 
   copyIn(at: number, source: Uint8Array): void {
@@ -43,6 +51,19 @@ class Ring {
 
   copyOut(at: number, length: number): Uint8Array {
     return Uint8Array.from({ length }, (_, i) => this.bytes[(at + i) & (RING_BYTES - 1)]);
+  }
+}
+
+/** The doorbell alone, for threads that have other ways to say what they want. */
+export class MailboxBell {
+  private readonly inner: Ring;
+
+  constructor(memory: SharedArrayBuffer) {
+    this.inner = new Ring(memory);
+  }
+
+  ring(): void {
+    this.inner.ringBell();
   }
 }
 
@@ -119,6 +140,6 @@ export class MailboxReceiver {
 
   /** Sleeps until the doorbell is no longer `bell`, at most so long. */
   wait(bell: number, milliseconds: number): void {
-    Atomics.wait(this.ring.words, WORD.DOORBELL, bell, milliseconds);
+    this.ring.wait(bell, milliseconds);
   }
 }

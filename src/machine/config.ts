@@ -21,6 +21,8 @@ export interface MachineRequest {
   /** A model with features added and taken away: `x86-64-v2,+movbe,-sse4_2`. */
   readonly cpu?: string;
   readonly engine?: string;
+  /** `one` thread for all vCPUs in turn, which is what machines have otherwise, or one for `each` of them. */
+  readonly threads?: string;
   /** True: at the usual port; or the port. */
   readonly debugExit?: boolean | number;
   /** Serial ports, 1 to 4. */
@@ -30,12 +32,17 @@ export interface MachineRequest {
   readonly deterministic?: boolean | number;
 }
 
+/** One thread for all vCPUs, or one for each and one for the devices. */
+export const THREADS = ["one", "each"] as const;
+export type Threads = (typeof THREADS)[number];
+
 export interface MachineConfig {
   readonly memoryBytes: number;
   readonly cpus: number;
   readonly topology: CpuTopology;
   readonly cpu: CpuModel;
   readonly engine: EngineName;
+  readonly threads: Threads;
   readonly debugExitPort: number | undefined;
   readonly serialPorts: number;
   readonly trace: readonly TraceKind[];
@@ -150,6 +157,9 @@ export function machineConfig(request: MachineRequest): MachineConfig {
   const engine = request.engine ?? "interpret";
   const known = ENGINES.find((name) => name === engine);
   if (known === undefined) bad(`unknown engine "${engine}": known are ${ENGINES.join(", ")}`);
+  const threads = THREADS.find((name) => name === (request.threads ?? "one"));
+  if (threads === undefined) bad(`unknown threads "${request.threads}": known are ${THREADS.join(", ")}`);
+  if (threads === "each" && seed(request.deterministic) !== undefined) bad("a deterministic machine has one thread");
   const serialPorts = request.serialPorts ?? 1;
   if (!Number.isInteger(serialPorts) || serialPorts < 1 || serialPorts > SERIAL_PORTS_MAX)
     bad(`${serialPorts} serial ports: a machine has 1 to ${SERIAL_PORTS_MAX}`);
@@ -159,6 +169,7 @@ export function machineConfig(request: MachineRequest): MachineConfig {
     topology,
     cpu: cpuModel(request.cpu ?? DEFAULT_CPU_MODEL),
     engine: known,
+    threads,
     debugExitPort: debugExitPort(request.debugExit),
     serialPorts,
     trace: (request.trace ?? []).map(traceKind),

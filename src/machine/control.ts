@@ -5,7 +5,7 @@ import { SkepError } from "../errors.ts";
 import { saveState } from "../vmm/state.ts";
 import { bytesOfHex, hexOfBytes } from "./hexadecimal.ts";
 import type { Pc } from "./pc.ts";
-import { answerVcpu, type VcpuAnswer, type VcpuRequest, type VcpuStatus } from "./vcpu-control.ts";
+import type { VcpuAnswer, VcpuRequest, VcpuStatus } from "./vcpu-control.ts";
 
 export type ControlRequest =
   | { readonly what: "status" }
@@ -85,23 +85,20 @@ function noRam(gpa: number, length: number): SkepError {
 
 /** Answers a request; `state` is what the owner knows of the machine. A request that cannot be met is a SkepError. */
 export function answerControl(pc: Pc, request: ControlRequest, state: MachineStatus["state"]): ControlAnswer {
-  const { vcpus } = pc.vm;
+  const { processors } = pc;
+  const all = (request: VcpuRequest): VcpuAnswer[] => processors.apicIds.map((_, n) => processors.answer(n, request));
   switch (request.what) {
     case "status":
       return {
         state,
         timeNs: pc.vm.clock.now(),
         memoryBytes: pc.memory.bytes,
-        vcpus: vcpus.map((vcpu) => answerVcpu(vcpu, { what: "vcpu-status" }) as VcpuStatus),
+        vcpus: all({ what: "vcpu-status" }) as VcpuStatus[],
       };
     case "vcpu": {
       if (request.request.what === "set-registers" && state === "running")
         throw new SkepError("state", "registers can be set while the machine is paused");
-      if (request.cpu === "all") return vcpus.map((vcpu) => answerVcpu(vcpu, request.request));
-      const vcpu = vcpus[request.cpu];
-      if (vcpu === undefined)
-        throw new SkepError("config", `there is no vCPU ${request.cpu}: this machine has 0 to ${vcpus.length - 1}`);
-      return answerVcpu(vcpu, request.request);
+      return request.cpu === "all" ? all(request.request) : processors.answer(request.cpu, request.request);
     }
     case "read-memory": {
       const { gpa, length } = request;

@@ -8,8 +8,8 @@ import type { MachineClock } from "../vmm/clock.ts";
 import { restoreState, type Section, StateError, type StateValue, saveState } from "../vmm/state.ts";
 import type { RunOutcome } from "../vmm/vm.ts";
 import type { KernelConfig } from "./config.ts";
-import { setInitialState } from "./initial-state.ts";
 import { Pc, type PcOptions } from "./pc.ts";
+import { checkCount, type VcpuSections } from "./processors.ts";
 import { type MachineStatistics, machineStatistics } from "./statistics.ts";
 
 const SEED_BYTES = 32;
@@ -30,7 +30,7 @@ export class Machine {
 
   /** Puts firmware tables and a kernel into memory and the processor at its beginning. A file that cannot be booted is a SkepError. */
   boot(kernel: KernelConfig): void {
-    const { vm } = this.pc;
+    const { processors } = this.pc;
     const seed = new Uint8Array(SEED_BYTES);
     this.options.host.randomFill(seed);
     try {
@@ -47,7 +47,7 @@ export class Machine {
       for (const { gpa, length } of image.zeros) this.place(gpa, length, (view) => view.fill(0));
       for (const { gpa, bytes } of [...firmware.writes, ...image.writes])
         this.place(gpa, bytes.length, (view) => view.set(bytes));
-      setInitialState(vm.vcpus[0].engine, image.cpu);
+      processors.boot(image.cpu);
     } catch (error) {
       if (error instanceof BootError) throw new SkepError("boot", `${kernel.name}: ${error.message}`, { cause: error });
       if (error instanceof RangeError) throw new SkepError("config", error.message, { cause: error });
@@ -61,8 +61,23 @@ export class Machine {
     this.pc.memory.clear();
   }
 
+  /** The processors may run; the clock has been started. */
+  begin(): void {
+    this.pc.processors.begin();
+  }
+
+  /** Makes the processors stand still; the clock is to be stopped then. */
+  halt(): void {
+    this.pc.processors.halt();
+  }
+
   run(poll: () => boolean): RunOutcome {
-    return this.pc.vm.run(poll);
+    return this.pc.processors.run(poll);
+  }
+
+  /** The machine will not run again. */
+  end(): void {
+    this.pc.processors.end();
   }
 
   statistics(): MachineStatistics {
@@ -73,11 +88,7 @@ export class Machine {
   save(): Section {
     const parts: { [name: string]: StateValue } = {};
     for (const [name, part] of this.pc.parts()) parts[name] = saveState(part);
-    const vcpus = this.pc.vm.vcpus.map((vcpu): { [name: string]: StateValue } => ({
-      engine: vcpu.engine.save(),
-      apic: saveState(vcpu.apic),
-      events: saveState(vcpu),
-    }));
+    const vcpus = this.pc.processors.save().map((sections) => ({ ...sections }));
     return { ...SNAPSHOT, fields: { time: this.options.clock.now(), vcpus, parts } };
   }
 
@@ -87,25 +98,20 @@ export class Machine {
       throw new StateError(`section ${section.kind} version ${section.version} is no machine that this program reads`);
     const { time, vcpus, parts } = section.fields as {
       time: number;
-      vcpus: { engine: Section; apic: Section; events: Section }[];
+      vcpus: VcpuSections[];
       parts: { [name: string]: Section };
     };
-    if (vcpus.length !== this.pc.vm.vcpus.length)
-      throw new StateError(`the snapshot has ${vcpus.length} vCPUs, and this machine ${this.pc.vm.vcpus.length}`);
+    checkCount(vcpus, this.pc.processors.apicIds.length);
     const mine = this.pc.parts();
     const strange = Object.keys(parts).find((name) => !mine.has(name));
     if (strange !== undefined) throw new StateError(`the snapshot has a part ${strange}, and this machine has not`);
     this.options.clock.setTime(time);
     // Processors first: the TSC's offset before the deadlines that are measured with it.
-    for (const [n, vcpu] of this.pc.vm.vcpus.entries()) {
-      vcpu.engine.restore(vcpus[n].engine);
-      restoreState(vcpu.apic, vcpus[n].apic);
-    }
+    this.pc.processors.restore(vcpus);
     for (const [name, part] of mine) {
       if (parts[name] === undefined) throw new StateError(`the snapshot has no part ${name}`);
       restoreState(part, parts[name]);
     }
-    for (const [n, vcpu] of this.pc.vm.vcpus.entries()) restoreState(vcpu, vcpus[n].events);
   }
 
   private place(gpa: number, length: number, fill: (view: Uint8Array) => void): void {

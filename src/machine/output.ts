@@ -61,6 +61,11 @@ export class OutputBatches {
     if (this.pending > 0 && (this.pending >= BATCH_BYTES || this.now() - this.oldest >= BATCH_NS)) this.flush();
   }
 
+  /** Until something is due to be sent. */
+  milliseconds(): number {
+    return this.pending === 0 ? Number.POSITIVE_INFINITY : (this.oldest + BATCH_NS - this.now()) / 1e6;
+  }
+
   flush(): void {
     if (this.pending === 0) return;
     this.pending = 0;

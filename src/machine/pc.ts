@@ -1,9 +1,7 @@
 // Puts a PC together: the core, interrupt controllers and timers, legacy devices, the PCI bus with virtio devices on it. The only place that
 // names all of them. It knows nothing of kernels and of the host's threads.
 
-import { engineModel } from "../cpu/cpuid-leaves.ts";
-import { type EngineOptions, ramMemoryBytes, TranslateEngine } from "../cpu/engine.ts";
-import { apicIdOf } from "../cpu/topology.ts";
+import { type EngineOptions, ramMemoryBytes } from "../cpu/engine.ts";
 import { AcpiPm } from "../devices/acpi-pm.ts";
 import { DebugExit } from "../devices/debug-exit.ts";
 import { I8042 } from "../devices/i8042.ts";
@@ -20,7 +18,6 @@ import { VirtioPci } from "../devices/virtio/pci-transport.ts";
 import { SkepError } from "../errors.ts";
 import { type FirmwareConfig, PCI_GSI_BASE, PM_LAYOUT } from "../firmware/config.ts";
 import type { Host } from "../host/host.ts";
-import { MAXPHYADDR } from "../isa/state.ts";
 import { Anomalies } from "../vmm/anomalies.ts";
 import type { InterruptPin } from "../vmm/bus.ts";
 import { type Clock, TimerQueue } from "../vmm/clock.ts";
@@ -38,11 +35,11 @@ import { IoBus } from "../vmm/io-space.ts";
 import { GuestMemoryError, GuestRam, HOLE_BASE } from "../vmm/memory.ts";
 import type { Stateful } from "../vmm/state.ts";
 import type { Trace } from "../vmm/trace.ts";
-import { CRYSTAL_HZ, TSC_HZ } from "../vmm/tsc.ts";
-import { Vcpu } from "../vmm/vcpu.ts";
 import { Vm } from "../vmm/vm.ts";
 import { DISKS_MAX, type DiskConfig, type MachineConfig } from "./config.ts";
-import { RandomWords } from "./random-words.ts";
+import { makeVcpu } from "./make-vcpu.ts";
+import { VcpuGroup, type VcpuGroupOptions } from "./parallel/vcpu-group.ts";
+import { LocalProcessors, type Processors } from "./processors.ts";
 import {
   ECAM,
   ELCR_HIGH,
@@ -73,6 +70,8 @@ export interface PcOptions {
   readonly translator?: EngineOptions["translator"];
   /** Instead of the engine that the configuration names; for tests of what is around it. */
   createEngine?(host: EngineHost, memory: GuestRam, apicId: number): Engine;
+  /** Each vCPU gets a thread of its own; without this they all run on the present one. */
+  readonly threads?: VcpuGroupOptions["threads"] | undefined;
 }
 
 export const VIRTIO_CONSOLE = -1;
@@ -82,6 +81,7 @@ export type NamedParts = ReadonlyMap<string, Stateful>;
 
 export class Pc {
   readonly vm: Vm;
+  readonly processors: Processors;
   readonly memory: GuestRam;
   readonly io: IoBus;
   readonly anomalies: Anomalies;
@@ -104,27 +104,24 @@ export class Pc {
   readonly consolePci: VirtioPci;
   readonly disks: readonly VirtioPci[];
   private readonly config: MachineConfig;
-  private readonly host: Host;
-  private readonly translator: EngineOptions["translator"];
 
   constructor(options: PcOptions) {
     const { config, clock, host, trace } = options;
     this.config = config;
-    this.host = host;
-    this.translator = options.translator;
     this.anomalies = new Anomalies(trace.anomalies);
     this.timers = new TimerQueue(clock);
     this.io = new IoBus(this.anomalies);
     this.io.portTrace = trace.ports;
     this.io.mmioTrace = trace.mmio;
     this.memory = this.makeMemory();
-    this.vm = new Vm({ clock, timers: this.timers, router: this.router, trace });
+    const { threads } = options;
+    this.vm = new Vm({ clock, timers: this.timers, router: this.router, trace, partial: threads !== undefined });
     const { io, timers, anomalies, router, vm } = this;
 
     this.pic = new Pic({ anomalies, intr: (asserted) => router.setLint(0, asserted) });
     this.ioapic = new IoApic({ bus: router, anomalies, id: IOAPIC.id, trace: trace.interrupts });
     router.addIoApic(this.ioapic);
-    this.addVcpus(options);
+    this.processors = threads === undefined ? this.addVcpus(options) : this.groupVcpus(options, threads);
 
     io.mapPorts("pic", PIC_PORTS.master, 2, this.pic);
     io.mapPorts("pic", PIC_PORTS.slave, 2, this.pic);
@@ -225,7 +222,7 @@ export class Pc {
 
   /** Everything as after power-on, but for RAM and time. */
   reset(): void {
-    this.vm.reset();
+    this.processors.reset();
     const { pic, ioapic, pit, hpet, rtc, pmTimer, acpi, keyboard, port92, resetControl, pci } = this;
     for (const device of [pic, ioapic, pit, hpet, rtc, pmTimer, acpi, keyboard, port92, resetControl, pci])
       device.reset();
@@ -238,7 +235,7 @@ export class Pc {
     const { port, irq } = SERIAL_PORTS[0];
     return {
       memoryBytes: this.config.memoryBytes,
-      cpus: this.vm.vcpus.map((vcpu) => vcpu.apic.id),
+      cpus: this.processors.apicIds,
       ioapic: { id: IOAPIC.id, base: IOAPIC.base, gsiBase: IOAPIC.gsiBase },
       hpetBase: HPET_BASE,
       hpetId: this.hpet.readMmio(0, 4),
@@ -291,47 +288,44 @@ export class Pc {
     }
   }
 
-  private addVcpus(options: PcOptions): void {
-    const { config, clock, trace } = options;
-    const words = new RandomWords(this.host);
+  private addVcpus(options: PcOptions): Processors {
+    const { config } = options;
     for (let id = 0; id < config.cpus; id++) {
-      const apicId = apicIdOf(config.topology, id);
-      const vcpu = new Vcpu({
-        id,
-        apicId,
-        bootstrap: id === 0,
-        clock,
+      const vcpu = makeVcpu(id, {
+        ...options,
         timers: this.timers,
         io: this.io,
         bus: this.router,
         anomalies: this.anomalies,
-        features: config.cpu.features,
-        physicalAddressBits: MAXPHYADDR,
-        trace,
         acknowledgePic: () => this.pic.acknowledge(),
-        random32: () => words.next(),
         code: this.memory,
+        memory: this.memory,
+        translator: options.translator,
         sharesThread: config.cpus > 1,
-        createEngine: (host) => options.createEngine?.(host, this.memory, apicId) ?? this.makeEngine(host, apicId),
       });
       this.memory.attach(vcpu.engine);
       this.vm.addVcpu(vcpu);
     }
+    return new LocalProcessors(this.vm);
   }
 
-  private makeEngine(host: EngineHost, apicId: number): Engine {
-    const { cpu, cpus, topology, engine } = this.config;
-    if (engine === "translate" && this.translator === undefined)
-      throw new SkepError("internal", "a machine is to translate, and has no translator");
-    return new TranslateEngine({
-      module: this.host.engineModule,
-      ram: this.memory.memory,
-      ramBytes: this.memory.bytes,
-      slots: this.memory.slots,
-      model: engineModel(cpu, { apicId, cpus, topology, tscHz: TSC_HZ, crystalHz: CRYSTAL_HZ }),
-      host,
-      translator: this.translator,
+  private groupVcpus(options: PcOptions, threads: VcpuGroupOptions["threads"]): Processors {
+    const { vm, router, memory, io, pic, ioapic } = this;
+    const group = new VcpuGroup({
+      config: options.config,
+      vm,
+      router,
+      memory,
+      threads,
+      server: {
+        io,
+        acknowledge: () => pic.acknowledge(),
+        endOfInterrupt: (vector) => ioapic.endOfInterrupt(vector),
+        retry: () => ioapic.retry(),
+      },
     });
+    memory.attach(group);
+    return group;
   }
 
   private makeHpet(clock: Clock, msi: MsiReceiver): Hpet {
@@ -374,14 +368,9 @@ export class Pc {
   }
 
   /**
-   * What a BIOS does to the hardware before it starts an operating system: interrupts in virtual wire mode (MP specification 1.4, 3.6.2.2),
-   * level-triggered PCI interrupts at the 8259s, addresses for PCI BARs, memory sizes in the CMOS RAM.
+   * What a BIOS does to the hardware outside processors before it starts an operating system: level-triggered PCI interrupts at the 8259s, addresses for PCI BARs, memory sizes in the CMOS RAM.
    */
   private firmwareSetup(): void {
-    const bootstrap = this.vm.vcpus[0].apic;
-    bootstrap.writeMmio(0xf0, 4, 0x1ff);
-    bootstrap.writeMmio(0x350, 4, 0x700);
-    bootstrap.writeMmio(0x360, 4, 0x400);
     this.pic.writePort(PIC_PORTS.elcr + 1, 1, ELCR_HIGH);
     assignBars(this.pci, PCI_PIC_IRQS);
     const { memoryBytes } = this.config;

@@ -31,6 +31,23 @@ export interface ExitRecord {
   readonly message?: string;
 }
 
+/** What the thread of a vCPU is given. All of it is shared with the machine's other threads. */
+export interface VcpuThreadParts {
+  readonly id: number;
+  readonly control: SharedArrayBuffer;
+  readonly mailbox: SharedArrayBuffer;
+  readonly ram: WebAssembly.Memory;
+  /** Each vCPU's own memory. */
+  readonly memories: readonly WebAssembly.Memory[];
+  readonly engineModule: WebAssembly.Module;
+}
+
+/** What a machine's thread asks of whoever started it, and its owner does not see. */
+export interface SpawnMessage {
+  readonly type: "spawn";
+  readonly parts: VcpuThreadParts;
+}
+
 export type FromMachine =
   | { readonly type: "ready" }
   /** The machine could not be made. */

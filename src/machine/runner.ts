@@ -12,8 +12,17 @@ import type { DiskConfig, KernelConfig, MachineConfig } from "./config.ts";
 import { answerControl, type ControlRequest } from "./control.ts";
 import { Machine, type MachineOptions } from "./machine.ts";
 import { OutputBatches } from "./output.ts";
+import type { GroupThreads } from "./parallel/vcpu-group.ts";
 import { VIRTIO_CONSOLE } from "./pc.ts";
-import { CHANNEL, type Command, type CommandMessage, type ExitRecord, type FromMachine, MESSAGE } from "./protocol.ts";
+import {
+  CHANNEL,
+  type Command,
+  type CommandMessage,
+  type ExitRecord,
+  type FromMachine,
+  MESSAGE,
+  type SpawnMessage,
+} from "./protocol.ts";
 import { seededHost } from "./seeded-host.ts";
 
 export interface RunnerOptions {
@@ -22,7 +31,8 @@ export interface RunnerOptions {
   readonly host: Host;
   readonly translator?: MachineOptions["translator"];
   readonly mailbox: MailboxReceiver;
-  post(message: FromMachine): void;
+  readonly mailboxMemory: SharedArrayBuffer;
+  post(message: FromMachine | SpawnMessage): void;
   /** Reads the kernel and what goes with it; asked again at each reset. */
   kernel(): KernelConfig;
 }
@@ -65,7 +75,8 @@ export class MachineRunner {
     const { config, host } = options;
     this.options = options;
     const { seed } = config;
-    this.clock = seed === undefined ? new HostClock(host.now) : new InstructionClock();
+    const hostClock = new HostClock(host.now);
+    this.clock = seed === undefined ? hostClock : new InstructionClock();
     this.output = new OutputBatches(options.post, host.now);
     const traced = (line: string): void => this.output.bytes(CHANNEL.TRACE, encoder.encode(`${line}\n`));
     this.machine = new Machine({
@@ -74,6 +85,7 @@ export class MachineRunner {
       translator: options.translator,
       disks: options.disks,
       clock: this.clock,
+      threads: config.threads === "one" ? undefined : this.groupThreads(hostClock),
       trace: traceTo(config.trace as TraceKind[], traced),
       onSerial: (port, byte) => this.output.byte(CHANNEL.SERIAL + port, byte),
       onConsole: (bytes) => this.output.bytes(CHANNEL.CONSOLE, bytes),
@@ -82,6 +94,17 @@ export class MachineRunner {
       },
     });
     this.machine.boot(options.kernel());
+  }
+
+  private groupThreads(clock: HostClock): GroupThreads {
+    const { host, mailbox, mailboxMemory, post } = this.options;
+    return {
+      clock,
+      mailbox,
+      mailboxMemory,
+      engineModule: host.engineModule,
+      spawn: (parts) => post({ type: "spawn", parts }),
+    };
   }
 
   /** Runs until the guest ends or a stop is asked for. */
@@ -97,9 +120,12 @@ export class MachineRunner {
         mailbox.wait(this.bell, Number.POSITIVE_INFINITY);
       } else this.execute();
     }
+    this.machine.halt();
     this.output.flush();
     this.clock.stop();
-    this.options.post({ type: "exit", exit: this.exit, statistics: this.machine.statistics() });
+    const statistics = this.machine.statistics();
+    this.machine.end();
+    this.options.post({ type: "exit", exit: this.exit, statistics });
   }
 
   private execute(): void {
@@ -111,12 +137,14 @@ export class MachineRunner {
     });
     if (outcome.kind === "exit") this.exit = exitRecord(outcome.exit);
     else if (outcome.kind === "idle") {
-      this.output.flush();
+      // Processors on other threads may go on writing: what they write is still collected.
+      if (this.machine.pc.processors.parallel) this.output.flushIfDue();
+      else this.output.flush();
       if (this.room !== 0) {
         this.offerWhereRoom();
         return;
       }
-      const milliseconds = (outcome.wakeAt - this.clock.now()) / 1e6;
+      const milliseconds = Math.min((outcome.wakeAt - this.clock.now()) / 1e6, this.output.milliseconds());
       if (milliseconds > SLEEP_MIN_MS) mailbox.wait(this.bell, milliseconds);
     }
   }
@@ -144,14 +172,18 @@ export class MachineRunner {
         this.started = true;
         this.paused = false;
         clock.start();
+        machine.begin();
         break;
       case "pause":
         this.paused = true;
+        machine.halt();
         clock.stop();
         break;
       case "reset":
+        machine.halt();
         machine.reset();
         machine.boot(this.options.kernel());
+        if (this.started && !this.paused) machine.begin();
         break;
       case "power-button":
         machine.pc.acpi.pressPowerButton();

@@ -1,5 +1,6 @@
 // Counters of a running machine, by name. What each means is said once, here, for programs and for `--stats`.
 
+import type { Vcpu } from "../vmm/vcpu.ts";
 import type { Pc } from "./pc.ts";
 
 export interface VcpuStatistics {
@@ -29,6 +30,22 @@ export interface VcpuStatistics {
   readonly msrWrites: number;
   /** Counters of the engine, under its own names. */
   readonly engine: { readonly [name: string]: number };
+  /** Of a vCPU that has a thread of its own. */
+  readonly thread?: VcpuThreadStatistics;
+}
+
+export interface VcpuThreadStatistics {
+  /** Virtual nanoseconds in which it was halted, and how often that began. */
+  readonly idleNs: number;
+  readonly idles: number;
+  readonly timerLateMaxNs: number;
+  /** Accesses that the devices' thread answered, those among them that were waited for asleep, and writes that nobody waited for. */
+  readonly exits: number;
+  readonly exitsSlept: number;
+  readonly writesPosted: number;
+  /** How often other vCPUs were told of pages that hold translated code, and of code that was changed. */
+  readonly pagesProtected: number;
+  readonly codeWrites: number;
 }
 
 export interface DiskStatistics {
@@ -44,7 +61,7 @@ export interface DiskStatistics {
 export interface MachineStatistics {
   /** Virtual nanoseconds since the machine was created. */
   readonly timeNs: number;
-  /** Virtual nanoseconds in which all vCPUs were halted, and how often that began. */
+  /** Virtual nanoseconds in which all vCPUs were halted (where each has a thread: in which the busiest was), and how often that began. */
   readonly idleNs: number;
   readonly idles: number;
   /** The most that a timer came too late, in nanoseconds. */
@@ -73,43 +90,65 @@ const NO_DISK: DiskStatistics = {
   errors: 0,
 };
 
+export function vcpuStatistics(vcpu: Vcpu): VcpuStatistics {
+  const { statistics: core, apic } = vcpu;
+  return {
+    instructions: vcpu.engine.retired(),
+    entries: core.entries,
+    exits: {
+      budget: core.exitsBudget,
+      halt: core.exitsHalt,
+      interruptWindow: core.exitsWindow,
+      other: core.exitsOther,
+    },
+    interrupts: {
+      apic: core.interruptsInjected,
+      pic: core.picInterruptsInjected,
+      nmi: core.nmisInjected,
+      ipisSent: apic.statistics.ipisSent,
+      ipisReceived: apic.statistics.ipisReceived,
+      apicTimer: apic.statistics.timerInterrupts,
+      spurious: apic.statistics.spuriousInterrupts,
+    },
+    msrReads: core.msrReads,
+    msrWrites: core.msrWrites,
+    engine: { ...vcpu.engine.statistics() },
+  };
+}
+
+/** What a vCPU counts that has executed nothing yet. */
+export const NO_VCPU_STATISTICS: VcpuStatistics = {
+  instructions: 0,
+  entries: 0,
+  exits: { budget: 0, halt: 0, interruptWindow: 0, other: 0 },
+  interrupts: { apic: 0, pic: 0, nmi: 0, ipisSent: 0, ipisReceived: 0, apicTimer: 0, spurious: 0 },
+  msrReads: 0,
+  msrWrites: 0,
+  engine: {},
+};
+
+function sum(counts: readonly { readonly [kind: string]: number }[]): { [kind: string]: number } {
+  const all: { [kind: string]: number } = {};
+  for (const some of counts) for (const [kind, count] of Object.entries(some)) all[kind] = (all[kind] ?? 0) + count;
+  return all;
+}
+
 export function machineStatistics(pc: Pc): MachineStatistics {
-  const { vm } = pc;
+  const { vm, processors } = pc;
+  const counted = processors.statistics();
+  const vcpus = counted.map(({ vcpu }) => vcpu);
+  const idle = vcpus.map(({ thread }) => thread?.idleNs ?? 0);
   return {
     timeNs: vm.clock.now(),
-    idleNs: vm.statistics.nsIdle,
+    idleNs: processors.parallel ? Math.min(...idle) : vm.statistics.nsIdle,
     idles: vm.statistics.idles,
-    timerLateMaxNs: vm.statistics.timerLateMaxNs,
-    vcpus: vm.vcpus.map((vcpu) => {
-      const { statistics: core, apic } = vcpu;
-      return {
-        instructions: vcpu.engine.retired(),
-        entries: core.entries,
-        exits: {
-          budget: core.exitsBudget,
-          halt: core.exitsHalt,
-          interruptWindow: core.exitsWindow,
-          other: core.exitsOther,
-        },
-        interrupts: {
-          apic: core.interruptsInjected,
-          pic: core.picInterruptsInjected,
-          nmi: core.nmisInjected,
-          ipisSent: apic.statistics.ipisSent,
-          ipisReceived: apic.statistics.ipisReceived,
-          apicTimer: apic.statistics.timerInterrupts,
-          spurious: apic.statistics.spuriousInterrupts,
-        },
-        msrReads: core.msrReads,
-        msrWrites: core.msrWrites,
-        engine: { ...vcpu.engine.statistics() },
-      };
-    }),
+    timerLateMaxNs: Math.max(vm.statistics.timerLateMaxNs, ...vcpus.map(({ thread }) => thread?.timerLateMaxNs ?? 0)),
+    vcpus,
     io: { ...pc.io.statistics },
     disks: pc.disks.map((disk) => {
       const { device } = disk;
       return { ...NO_DISK, ...("statistics" in device ? (device.statistics as DiskStatistics) : {}) };
     }),
-    anomalies: pc.anomalies.statistics(),
+    anomalies: sum([pc.anomalies.statistics(), ...counted.map(({ anomalies }) => anomalies)]),
   };
 }

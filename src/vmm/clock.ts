@@ -67,6 +67,18 @@ export class HostClock implements MachineClock {
     this.stopped = true;
   }
 
+  /** At host time `origin` virtual time is `base`, as long as the clock runs. */
+  get relation(): { readonly base: number; readonly origin: number } {
+    return { base: this.base, origin: this.origin };
+  }
+
+  /** Runs as a clock with the same host source does on another thread. */
+  follow(relation: { readonly base: number; readonly origin: number }): void {
+    this.base = relation.base;
+    this.origin = relation.origin;
+    this.stopped = false;
+  }
+
   /** Sets the time that a stopped clock goes on from (restore of a snapshot). */
   setTime(ns: number): void {
     if (!this.stopped) throw new Error("the clock must be stopped to be set");

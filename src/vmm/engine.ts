@@ -86,6 +86,9 @@ export interface Engine {
   protectPage(page: number): void;
   /** Another vCPU wrote to translated code: what this one has in those pages is dropped. */
   codeWritten(host: number, length: number): void;
+  /** The same for all of memory: stores anywhere ask again, and no translated code is left. */
+  protectAll(): void;
+  dropCode(): void;
   setSlots(slots: readonly MemorySlot[]): void;
   /** Guest-physical address of a linear address with supervisor rights, or -1; changes nothing. */
   translate(linear: bigint): number;

@@ -33,7 +33,15 @@ function byteOf(value: number, index: number): number {
 /** Called for accesses, when they are traced. */
 export type AccessTrace = (line: string) => void;
 
-export class IoBus implements IoSpace {
+/** Accesses of a processor to what is no RAM. */
+export interface IoAccess {
+  readPort(port: number, size: AccessSize): number;
+  writePort(port: number, size: AccessSize, value: number): void;
+  readMmio(gpa: number, size: AccessSize): number;
+  writeMmio(gpa: number, size: AccessSize, value: number): void;
+}
+
+export class IoBus implements IoSpace, IoAccess {
   readonly statistics = { portReads: 0, portWrites: 0, mmioReads: 0, mmioWrites: 0, unclaimed: 0 };
   /** Set while accesses are traced. */
   portTrace: AccessTrace | undefined;

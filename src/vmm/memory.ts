@@ -24,6 +24,9 @@ export const RAM_LIMIT = 4 * GIB - 32 * 2 ** 20;
 /** A range that is not RAM was written or read. */
 const OUTSIDE = -1;
 
+/** What keeps translated code, of RAM that others write to. */
+export type CodeKeeper = Pick<Engine, "memoryWritten" | "protectPage" | "codeWritten">;
+
 export class GuestMemoryError extends Error {}
 
 export interface GuestRamOptions {
@@ -32,6 +35,8 @@ export interface GuestRamOptions {
   /** Size of the whole memory, RAM and what the engine keeps behind it (its own business how much). */
   readonly memoryBytes: number;
   readonly log: AnomalyLog;
+  /** The memory, where another thread has made it. */
+  readonly memory?: WebAssembly.Memory;
 }
 
 export class GuestRam implements GuestMemory {
@@ -42,7 +47,7 @@ export class GuestRam implements GuestMemory {
   private readonly lowEnd: number;
   private readonly highEnd: number;
   private readonly data: DataView;
-  private readonly engines: Engine[] = [];
+  private readonly engines: CodeKeeper[] = [];
 
   /** Throws a GuestMemoryError where the host has not that much. */
   constructor(options: GuestRamOptions) {
@@ -55,7 +60,7 @@ export class GuestRam implements GuestMemory {
     this.highEnd = bytes > HOLE_BASE ? HIGH_BASE + bytes - HOLE_BASE : HIGH_BASE;
     const pages = Math.ceil(memoryBytes / 65536);
     try {
-      this.memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
+      this.memory = options.memory ?? new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
     } catch {
       throw new GuestMemoryError(`the host cannot give ${Math.ceil(memoryBytes / 2 ** 20)} MiB for guest memory`);
     }
@@ -68,7 +73,7 @@ export class GuestRam implements GuestMemory {
   }
 
   /** From now on the engine is told of writes that do not come from it. */
-  attach(engine: Engine): void {
+  attach(engine: CodeKeeper): void {
     this.engines.push(engine);
   }
 

@@ -15,7 +15,7 @@ import type { ApicBus } from "./io/apic-bus.ts";
 import { ApicMode } from "./io/destination.ts";
 
 import { LocalApic } from "./io/lapic.ts";
-import type { IoBus } from "./io-space.ts";
+import type { IoAccess } from "./io-space.ts";
 import type { Schema, Stateful } from "./state.ts";
 import type { Trace } from "./trace.ts";
 import { CRYSTAL_HZ, timeOfTsc, tscAt } from "./tsc.ts";
@@ -51,7 +51,7 @@ export interface VcpuOptions {
   readonly bootstrap: boolean;
   readonly clock: Clock;
   readonly timers: TimerQueue;
-  readonly io: IoBus;
+  readonly io: IoAccess;
   readonly bus: ApicBus;
   readonly anomalies: AnomalyLog;
   readonly features: ReadonlySet<string>;
@@ -64,6 +64,18 @@ export interface VcpuOptions {
   /** Other vCPUs run on the same thread: one that waits for them gives way. */
   readonly sharesThread?: boolean;
   createEngine(host: EngineHost): Engine;
+  /** Where other threads ask things of this vCPU. */
+  readonly posted?: PostedRequests;
+}
+
+/** What other threads want of a vCPU, and what they have to know of it. */
+export interface PostedRequests {
+  /** Whether there is anything. */
+  readonly requested: boolean;
+  /** Takes it: into the local APIC, and into the engine. */
+  take(): void;
+  /** The vCPU enters or leaves guest code. */
+  running(running: boolean): void;
 }
 
 export class Vcpu implements Stateful {
@@ -172,6 +184,7 @@ export class Vcpu implements Stateful {
 
   /** Takes what has come from outside. True where the vCPU has instructions to execute now. */
   prepare(): boolean {
+    this.options.posted?.take();
     if (this.attention || this.waiting !== 0) this.takeEvents();
     return this.activity === ACTIVITY_STATE.RUNNING;
   }
@@ -182,10 +195,12 @@ export class Vcpu implements Stateful {
     this.pausesLeft = PAUSES;
     this.statistics.entries++;
     this.host.enter(VCPU_STATE.RUNNING);
+    this.options.posted?.running(true);
     let reason: number;
     try {
       reason = this.engine.run(budget);
     } finally {
+      this.options.posted?.running(false);
       this.host.enter(VCPU_STATE.FROZEN);
     }
     this.count(reason);
@@ -321,8 +336,9 @@ export class Vcpu implements Stateful {
   // ---- The engine's side ----
 
   private engineHost(): EngineHost {
-    const { io, clock, anomalies } = this.options;
+    const { io, clock, anomalies, posted } = this.options;
     return {
+      ...(posted === undefined ? {} : { requested: () => posted.requested }),
       portIn: (port, bytes) => {
         const value = io.readPort(port, bytes as AccessSize);
         this.accessed();
@@ -369,9 +385,10 @@ export class Vcpu implements Stateful {
     };
   }
 
-  /** After an access that may have set a timer: a deadline within the present run ends it, so that it is not late. */
+  /** After an access that may have set a timer, or have taken long: a deadline within the present run ends it, so that it is not late, and so
+   *  does what others have asked for meanwhile. */
   private accessed(): void {
-    if (this.options.timers.next() < this.sliceEnd) this.requestExit();
+    if (this.options.timers.next() < this.sliceEnd || this.options.posted?.requested) this.requestExit();
   }
 
   private readMsr(msr: number): readonly [number, number] | undefined {

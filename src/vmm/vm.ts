@@ -34,6 +34,8 @@ export interface VmOptions {
   readonly timers: TimerQueue;
   readonly router: InterruptRouter;
   readonly trace: Trace;
+  /** Other threads run more vCPUs of the machine: that those here are halted for good is not its end. */
+  readonly partial?: boolean;
 }
 
 /** Virtual nanoseconds of the longest slice: so late may requests of the host be seen. */
@@ -58,6 +60,7 @@ export class Vm {
   private readonly trace: Trace;
   /** The clock of deterministic mode. */
   private readonly instructions: InstructionClock | undefined;
+  private readonly partial: boolean;
   private exit: VmExit | undefined;
   private speed = INITIAL_SPEED;
   private measuredInstructions = 0;
@@ -71,6 +74,7 @@ export class Vm {
     this.router = options.router;
     this.trace = options.trace;
     this.instructions = options.clock instanceof InstructionClock ? options.clock : undefined;
+    this.partial = options.partial ?? false;
   }
 
   addVcpu(vcpu: Vcpu): void {
@@ -131,7 +135,7 @@ export class Vm {
       if (this.exit !== undefined) continue;
       if (!ran) {
         // SDM Vol. 2A HLT: with interrupts off only NMI, INIT and RESET end it, and nobody is left who could send one.
-        if (this.vcpus.every((vcpu) => vcpu.deaf)) this.end({ reason: "halt" });
+        if (!this.partial && this.vcpus.every((vcpu) => vcpu.deaf)) this.end({ reason: "halt" });
         else {
           this.statistics.idles++;
           const wakeAt = this.timers.next();

@@ -80,7 +80,7 @@ test("help names every option once, those of a run only for a run", () => {
   const run = optionsHelp("run");
   for (const name of [
     ...["kernel", "initrd", "append", "module", "memory", "cpus", "cpu", "disk"],
-    ...["serial", "debug-exit", "engine", "stats", "trace", "help"],
+    ...["serial", "debug-exit", "engine", "threads", "stats", "trace", "help"],
   ])
     assert.equal(run.match(new RegExp(`^  --${name}(?![\\w-])`, "gm"))?.length, 1, name);
   assert.doesNotMatch(optionsHelp("start"), /--kernel/);

@@ -116,6 +116,10 @@ export class FakeEngine implements Engine {
 
   protectPage(_page: number): void {}
 
+  protectAll(): void {}
+
+  dropCode(): void {}
+
   codeWritten(host: number, length: number): void {
     this.written.push([host, length]);
   }

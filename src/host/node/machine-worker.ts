@@ -2,12 +2,13 @@
 
 import { parentPort, workerData } from "node:worker_threads";
 import { type MachineRequest, machineConfig } from "../../machine/config.ts";
-import type { FromMachine } from "../../machine/protocol.ts";
-import { asSkepError, MachineRunner, type RunnerOptions } from "../../machine/runner.ts";
+import type { FromMachine, SpawnMessage } from "../../machine/protocol.ts";
+import { asSkepError, MachineRunner } from "../../machine/runner.ts";
 import { webHost } from "../host.ts";
 import { MailboxReceiver } from "../mailbox.ts";
 import { cachedEngineModule } from "./engine-cache.ts";
 import { type DiskFile, type KernelFiles, openDisks, readKernelFiles } from "./machine-files.ts";
+import { translatorFor } from "./translator.ts";
 
 export interface MachineWorkerData {
   readonly mailbox: SharedArrayBuffer;
@@ -17,14 +18,7 @@ export interface MachineWorkerData {
 }
 
 const data = workerData as MachineWorkerData;
-const post = (message: FromMachine): void => parentPort?.postMessage(message);
-
-/** Only a machine that translates loads the translator, and the instruction descriptions with it. */
-async function translatorFor(engine: string): Promise<RunnerOptions["translator"]> {
-  if (engine !== "translate") return undefined;
-  const { standardTranslator } = await import("../../cpu/translator/standard-translator.ts");
-  return standardTranslator();
-}
+const post = (message: FromMachine | SpawnMessage): void => parentPort?.postMessage(message);
 
 try {
   const config = machineConfig(data.machine);
@@ -36,6 +30,7 @@ try {
     host: { ...webHost, engineModule: await cachedEngineModule() },
     translator: await translatorFor(config.engine),
     mailbox: new MailboxReceiver(data.mailbox),
+    mailboxMemory: data.mailbox,
     post,
   });
   runner.run();

@@ -19,7 +19,7 @@ export class InterruptRouter implements ApicBus, MessageSink, Stateful {
     kind: "interrupt-router",
     version: 1,
     fields: { lastArbitrated: "u32" },
-    derived: ["localApics", "ioApics", "map", "statistics"],
+    derived: ["localApics", "ioApics", "map", "generation", "mapGeneration", "statistics"],
   };
 
   /** Position of the APIC that took the latest lowest-priority message: among equals the turn goes round. */
@@ -29,7 +29,20 @@ export class InterruptRouter implements ApicBus, MessageSink, Stateful {
   private readonly ioApics: EoiListener[] = [];
   /** Made at the next message after a change of any identity. */
   private map: DestinationMap<ApicPort> | undefined;
+  /** Counts changes of identities that other threads make; and where it stood when the map was made. */
+  private generation: () => number;
+  private mapGeneration = 0;
   readonly statistics = { messages: 0, undelivered: 0 };
+
+  constructor(generation: () => number = () => 0) {
+    this.generation = generation;
+  }
+
+  /** From now on the identities of local APICs may be changed by other threads, which count that. */
+  follow(generation: () => number): void {
+    this.generation = generation;
+    this.map = undefined;
+  }
 
   addLocalApic(apic: ApicPort): void {
     this.localApics.push(apic);
@@ -117,7 +130,11 @@ export class InterruptRouter implements ApicBus, MessageSink, Stateful {
   }
 
   private destinations(): DestinationMap<ApicPort> {
-    this.map ??= new DestinationMap(this.localApics);
+    const generation = this.generation();
+    if (this.map === undefined || generation !== this.mapGeneration) {
+      this.mapGeneration = generation;
+      this.map = new DestinationMap(this.localApics);
+    }
     return this.map;
   }
 }

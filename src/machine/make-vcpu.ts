@@ -1,0 +1,74 @@
+// Makes one vCPU of a machine: the core's part and the engine that its configuration names. On whichever thread it is to run.
+
+import { engineModel } from "../cpu/cpuid-leaves.ts";
+import { type EngineOptions, TranslateEngine } from "../cpu/engine.ts";
+import { apicIdOf } from "../cpu/topology.ts";
+import { SkepError } from "../errors.ts";
+import type { Host } from "../host/host.ts";
+import { MAXPHYADDR } from "../isa/state.ts";
+import type { Engine, EngineHost } from "../vmm/engine.ts";
+import type { LocalApic } from "../vmm/io/lapic.ts";
+import type { GuestRam } from "../vmm/memory.ts";
+import { CRYSTAL_HZ, TSC_HZ } from "../vmm/tsc.ts";
+import { Vcpu, type VcpuOptions } from "../vmm/vcpu.ts";
+import type { MachineConfig } from "./config.ts";
+import { RandomWords } from "./random-words.ts";
+
+/** What a vCPU is connected to, and what it is made from. */
+export interface VcpuMaking
+  extends Pick<
+    VcpuOptions,
+    "clock" | "timers" | "io" | "bus" | "anomalies" | "trace" | "acknowledgePic" | "code" | "posted"
+  > {
+  readonly config: MachineConfig;
+  readonly host: Host;
+  readonly memory: GuestRam;
+  /** Makes the translators of machines that translate (src/cpu/translator/standard-translator.ts). */
+  readonly translator: EngineOptions["translator"];
+  /** The vCPU's own memory, where other threads know it; otherwise a new one. */
+  readonly cpuMemory?: WebAssembly.Memory;
+  readonly sharesThread: boolean;
+  /** Instead of the engine that the configuration names; for tests of what is around it. */
+  createEngine?(host: EngineHost, memory: GuestRam, apicId: number): Engine;
+}
+
+export function makeVcpu(id: number, making: VcpuMaking): Vcpu {
+  const { config, memory } = making;
+  const words = new RandomWords(making.host);
+  const apicId = apicIdOf(config.topology, id);
+  return new Vcpu({
+    ...making,
+    id,
+    apicId,
+    bootstrap: id === 0,
+    features: config.cpu.features,
+    physicalAddressBits: MAXPHYADDR,
+    random32: () => words.next(),
+    acknowledgePic: () => making.acknowledgePic(),
+    createEngine: (host) => making.createEngine?.(host, memory, apicId) ?? makeEngine(host, apicId, making),
+  });
+}
+
+function makeEngine(host: EngineHost, apicId: number, making: VcpuMaking): Engine {
+  const { config, memory, translator, cpuMemory } = making;
+  const { cpu, cpus, topology, engine } = config;
+  if (engine === "translate" && translator === undefined)
+    throw new SkepError("internal", "a machine is to translate, and has no translator");
+  return new TranslateEngine({
+    module: making.host.engineModule,
+    ram: memory.memory,
+    ramBytes: memory.bytes,
+    slots: memory.slots,
+    model: engineModel(cpu, { apicId, cpus, topology, tscHz: TSC_HZ, crystalHz: CRYSTAL_HZ }),
+    host,
+    translator,
+    ...(cpuMemory === undefined ? {} : { memory: cpuMemory }),
+  });
+}
+
+/** What a BIOS does to the bootstrap processor's local APIC: virtual wire mode (MP specification 1.4, 3.6.2.2). */
+export function setVirtualWire(apic: LocalApic): void {
+  apic.writeMmio(0xf0, 4, 0x1ff);
+  apic.writeMmio(0x350, 4, 0x700);
+  apic.writeMmio(0x360, 4, 0x400);
+}

@@ -1,0 +1,242 @@
+// The vCPUs of a machine that have a thread each, from the thread that runs the devices: it answers their accesses, makes them stand still and
+// go on, asks them for their state. While it waits for them it goes on answering, so that none of them can hold it up (TRAPS 16).
+
+import type { InitialCpuState } from "../../boot/cpu-state.ts";
+import { CodePages } from "../../cpu/code-pages.ts";
+import { codeMapOffset, newCpuMemory } from "../../cpu/engine.ts";
+import { apicIdOf } from "../../cpu/topology.ts";
+import { SkepError } from "../../errors.ts";
+import { MailboxBell, type MailboxReceiver } from "../../host/mailbox.ts";
+import type { HostClock } from "../../vmm/clock.ts";
+import { ApicMode } from "../../vmm/io/destination.ts";
+import type { InterruptRouter } from "../../vmm/io/interrupt-router.ts";
+import type { CodeKeeper, GuestRam } from "../../vmm/memory.ts";
+import { ControlArea, ENDED, GLOBAL, PHASE, RUN_STATE, VCPU } from "../../vmm/parallel/control-area.ts";
+import { ExitReceiver, type ExitServer } from "../../vmm/parallel/exit-channel.ts";
+import { RemoteApic } from "../../vmm/parallel/remote-apic.ts";
+import { CodeWrites } from "../../vmm/parallel/shared-code.ts";
+import { spinPause } from "../../vmm/parallel/spin.ts";
+import { CALL, callDone, callResult, startCall } from "../../vmm/parallel/vcpu-call.ts";
+import { allDeaf, STARTS, type VcpuLink } from "../../vmm/parallel/vcpu-link.ts";
+import type { RunOutcome, Vm } from "../../vmm/vm.ts";
+import type { MachineConfig } from "../config.ts";
+import { checkCount, noSuchVcpu, type Processors, type VcpuSections } from "../processors.ts";
+import type { VcpuThreadParts } from "../protocol.ts";
+import { NO_VCPU_STATISTICS } from "../statistics.ts";
+import type { VcpuAnswer, VcpuRequest } from "../vcpu-control.ts";
+import { type ThreadAnswer, type ThreadStatistics, vcpuLinks } from "./vcpu-links.ts";
+
+/** What the group needs of the thread that it is on. */
+export interface GroupThreads {
+  readonly clock: HostClock;
+  readonly mailbox: MailboxReceiver;
+  /** Shared memory of the mailbox, whose doorbell the vCPUs ring. */
+  readonly mailboxMemory: SharedArrayBuffer;
+  readonly engineModule: WebAssembly.Module;
+  /** Starts the thread of a vCPU. */
+  spawn(parts: VcpuThreadParts): void;
+}
+
+export interface VcpuGroupOptions {
+  readonly config: MachineConfig;
+  /** The devices' timers; it has no vCPU. */
+  readonly vm: Vm;
+  readonly router: InterruptRouter;
+  readonly memory: GuestRam;
+  readonly server: ExitServer;
+  readonly threads: GroupThreads;
+}
+
+/** So long the thread looks out for more after it has answered something, before it sleeps. */
+const LOOKOUT_NS = 30_000;
+/** Waits are looked into again after so long, in case that something went wrong. */
+const WAIT_MS = 100;
+/** So many such waits vCPUs have to come to their end. */
+const END_WAITS = 20;
+
+export class VcpuGroup implements Processors, CodeKeeper {
+  readonly parallel = true;
+  readonly apicIds: readonly number[];
+  private readonly options: VcpuGroupOptions;
+  private readonly area: ControlArea;
+  private readonly memories: readonly WebAssembly.Memory[];
+  private readonly links: readonly VcpuLink[];
+  private readonly receivers: readonly ExitReceiver[];
+  private readonly writes: CodeWrites;
+  private readonly codePages: CodePages;
+  /** By vCPU: its thread has been asked for. */
+  private readonly spawned: boolean[];
+
+  constructor(options: VcpuGroupOptions) {
+    const { config, router, memory, threads } = options;
+    this.options = options;
+    this.apicIds = Array.from({ length: config.cpus }, (_, id) => apicIdOf(config.topology, id));
+    this.area = new ControlArea(config.cpus);
+    this.memories = this.apicIds.map(() => newCpuMemory());
+    this.links = vcpuLinks(this.area, this.memories, new MailboxBell(threads.mailboxMemory));
+    this.receivers = this.links.map((link) => new ExitReceiver(link));
+    this.writes = new CodeWrites(this.links);
+    this.codePages = new CodePages(memory.memory, codeMapOffset(memory.bytes));
+    this.spawned = this.apicIds.map(() => false);
+    this.links.forEach((link, id) => {
+      // As after power-on, until its thread says so itself.
+      link.store(VCPU.APIC_MODE, ApicMode.XAPIC);
+      link.store(VCPU.APIC_DFR, -1);
+      router.addLocalApic(new RemoteApic(link, this.apicIds[id]));
+    });
+    router.follow(() => this.area.apicGeneration);
+    this.spawn(0);
+  }
+
+  // ---- Standing still and going on ----
+
+  begin(): void {
+    const { base, origin } = this.options.threads.clock.relation;
+    this.area.setClock(base, origin);
+    this.setPhase(PHASE.RUN);
+  }
+
+  halt(): void {
+    this.setPhase(PHASE.PARK);
+    this.waitFor(() =>
+      this.links.every(
+        ({ state }) => state === RUN_STATE.PARKED || state === RUN_STATE.ABSENT || state === RUN_STATE.GONE,
+      ),
+    );
+  }
+
+  end(): void {
+    this.setPhase(PHASE.END);
+    let waits = 0;
+    this.waitFor(
+      () => this.links.every(({ state }, id) => state === RUN_STATE.GONE || !this.spawned[id]) || ++waits > END_WAITS,
+    );
+  }
+
+  run(poll: () => boolean): RunOutcome {
+    const { vm, threads } = this.options;
+    let lookout = 0;
+    for (;;) {
+      if (this.serve()) lookout = threads.clock.now() + LOOKOUT_NS;
+      if (Atomics.load(this.area.words, GLOBAL.ENDED) === ENDED.TRIPLE_FAULT) vm.end({ reason: "triple-fault" });
+      else if (allDeaf(this.area, this.links)) vm.end({ reason: "halt" });
+      const outcome = vm.run(poll);
+      if (outcome.kind !== "idle") return outcome;
+      if (poll()) return { kind: "yield" };
+      if (threads.clock.now() >= lookout) return outcome;
+      spinPause();
+    }
+  }
+
+  // ---- State ----
+
+  reset(): void {
+    for (const [id, link] of this.links.entries()) {
+      if (this.spawned[id]) this.call(id, CALL.RESET);
+      else link.takeRequests();
+    }
+    Atomics.store(this.area.words, GLOBAL.ENDED, ENDED.NO);
+    this.options.vm.reset();
+  }
+
+  boot(state: InitialCpuState): void {
+    this.call(0, CALL.BOOT, state);
+  }
+
+  statistics(): readonly ThreadStatistics[] {
+    return this.links.map((_, id) =>
+      this.spawned[id]
+        ? (this.call(id, CALL.STATISTICS) as ThreadStatistics)
+        : { vcpu: NO_VCPU_STATISTICS, anomalies: {} },
+    );
+  }
+
+  answer(cpu: number, request: VcpuRequest): VcpuAnswer {
+    if (this.links[cpu] === undefined) throw noSuchVcpu(cpu, this.links.length);
+    const result = this.call(cpu, CALL.CONTROL, request) as ThreadAnswer;
+    if ("refused" in result) throw new SkepError(result.code, result.refused);
+    return result.answer;
+  }
+
+  save(): readonly VcpuSections[] {
+    return this.links.map((_, id) => this.call(id, CALL.SAVE) as VcpuSections);
+  }
+
+  restore(sections: readonly VcpuSections[]): void {
+    checkCount(sections, this.links.length);
+    sections.forEach((section, id) => {
+      this.call(id, CALL.RESTORE, section);
+    });
+  }
+
+  // ---- What devices write to memory ----
+
+  memoryWritten(host: number, length: number): void {
+    this.codePages.written(host, length, (at, bytes) => this.writes.post(at, bytes));
+  }
+
+  protectPage(): void {}
+
+  codeWritten(): void {}
+
+  // ---- Threads ----
+
+  private spawn(id: number): void {
+    if (this.spawned[id]) return;
+    this.spawned[id] = true;
+    const { threads, memory } = this.options;
+    threads.spawn({
+      id,
+      control: this.area.memory,
+      mailbox: threads.mailboxMemory,
+      ram: memory.memory,
+      memories: this.memories,
+      engineModule: threads.engineModule,
+    });
+  }
+
+  private setPhase(phase: number): void {
+    this.area.setPhase(phase);
+    for (const link of this.links) link.order();
+  }
+
+  /** Answers what vCPUs wait for; true if there was anything. */
+  private serve(): boolean {
+    const { server, vm } = this.options;
+    let any = false;
+    for (let id = 0; id < this.links.length; id++) {
+      if (!this.spawned[id]) {
+        if (this.links[id].load(VCPU.REQUESTS) & STARTS) this.spawn(id);
+        continue;
+      }
+      const receiver = this.receivers[id];
+      const { waiting } = receiver;
+      // What the vCPU posted before the access comes before it.
+      if (receiver.takeNews(server)) any = true;
+      if (!waiting) continue;
+      any = true;
+      if (vm.ended === undefined) receiver.serve(server);
+      else receiver.dismiss();
+    }
+    return any;
+  }
+
+  /** Waits, and answers meanwhile. */
+  private waitFor(done: () => boolean): void {
+    const { mailbox } = this.options.threads;
+    for (;;) {
+      const bell = mailbox.bell();
+      const served = this.serve();
+      if (done()) return;
+      if (!served) mailbox.wait(bell, WAIT_MS);
+    }
+  }
+
+  private call(id: number, call: number, argument?: unknown): unknown {
+    this.spawn(id);
+    const link = this.links[id];
+    startCall(link, call, argument);
+    this.waitFor(() => callDone(link));
+    return callResult(link);
+  }
+}

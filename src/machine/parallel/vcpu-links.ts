@@ -1,0 +1,21 @@
+// Links to all vCPUs of a machine, from the thread of one of them or from the devices' thread; and how the two kinds of thread talk.
+
+import { kick } from "../../cpu/kick.ts";
+import type { SkepErrorCode } from "../../errors.ts";
+import type { ControlArea, Doorbell } from "../../vmm/parallel/control-area.ts";
+import { VcpuLink } from "../../vmm/parallel/vcpu-link.ts";
+import type { VcpuStatistics } from "../statistics.ts";
+import type { VcpuAnswer } from "../vcpu-control.ts";
+
+/** What the call STATISTICS gives. */
+export interface ThreadStatistics {
+  readonly vcpu: VcpuStatistics;
+  readonly anomalies: { readonly [kind: string]: number };
+}
+
+/** What the call CONTROL gives. */
+export type ThreadAnswer = { readonly answer: VcpuAnswer } | { readonly refused: string; readonly code: SkepErrorCode };
+
+export function vcpuLinks(area: ControlArea, memories: readonly WebAssembly.Memory[], bell: Doorbell): VcpuLink[] {
+  return memories.map((memory, id) => new VcpuLink(area, id, () => kick(memory), bell));
+}

@@ -1,0 +1,118 @@
+// The processors of a machine as the rest of it sees them: all of them on this thread, or each on a thread of its own
+// (src/machine/parallel/vcpu-group.ts).
+
+import type { InitialCpuState } from "../boot/cpu-state.ts";
+import { SkepError } from "../errors.ts";
+import { restoreState, type Section, StateError, saveState } from "../vmm/state.ts";
+import type { Vcpu } from "../vmm/vcpu.ts";
+import type { RunOutcome, Vm } from "../vmm/vm.ts";
+import { setInitialState } from "./initial-state.ts";
+import { setVirtualWire } from "./make-vcpu.ts";
+import { type VcpuStatistics, vcpuStatistics } from "./statistics.ts";
+import { answerVcpu, type VcpuAnswer, type VcpuRequest } from "./vcpu-control.ts";
+
+/** A vCPU in a snapshot. */
+export type VcpuSections = { readonly [part in "engine" | "apic" | "events"]: Section };
+
+export interface Processors {
+  readonly apicIds: readonly number[];
+  /** Whether they run on threads of their own, while this one does other things. */
+  readonly parallel: boolean;
+  /** Power-on, and what a BIOS does then. They stand still. */
+  reset(): void;
+  /** Puts the bootstrap processor where a kernel begins. */
+  boot(state: InitialCpuState): void;
+  /** Lets them run: time runs again. */
+  begin(): void;
+  /** Done when all of them stand still. */
+  halt(): void;
+  /** Runs the machine until it ends, has nothing to do, or `poll` gives true. */
+  run(poll: () => boolean): RunOutcome;
+  /** They will not be needed any more. */
+  end(): void;
+  /** Of each, with the anomalies that were counted elsewhere than in the machine's own log. */
+  statistics(): readonly { readonly vcpu: VcpuStatistics; readonly anomalies: { readonly [kind: string]: number } }[];
+  answer(cpu: number, request: VcpuRequest): VcpuAnswer;
+  /** All of them stand still. */
+  save(): readonly VcpuSections[];
+  restore(sections: readonly VcpuSections[]): void;
+}
+
+export function saveVcpu(vcpu: Vcpu): VcpuSections {
+  return { engine: vcpu.engine.save(), apic: saveState(vcpu.apic), events: saveState(vcpu) };
+}
+
+/** The engine first: the TSC's offset before the deadlines that are measured with it. */
+export function restoreVcpu(vcpu: Vcpu, sections: VcpuSections): void {
+  vcpu.engine.restore(sections.engine);
+  restoreState(vcpu.apic, sections.apic);
+  restoreState(vcpu, sections.events);
+}
+
+export function checkCount(sections: readonly VcpuSections[], vcpus: number): void {
+  if (sections.length !== vcpus)
+    throw new StateError(`the snapshot has ${sections.length} vCPUs, and this machine ${vcpus}`);
+}
+
+export function noSuchVcpu(cpu: number, vcpus: number): SkepError {
+  return new SkepError("config", `there is no vCPU ${cpu}: this machine has 0 to ${vcpus - 1}`);
+}
+
+/** Those that this thread runs. */
+export class LocalProcessors implements Processors {
+  private readonly vm: Vm;
+
+  constructor(vm: Vm) {
+    this.vm = vm;
+    setVirtualWire(vm.vcpus[0].apic);
+  }
+
+  get parallel(): boolean {
+    return false;
+  }
+
+  get apicIds(): readonly number[] {
+    return this.vm.vcpus.map(({ apic }) => apic.id);
+  }
+
+  reset(): void {
+    this.vm.reset();
+    setVirtualWire(this.vm.vcpus[0].apic);
+  }
+
+  boot(state: InitialCpuState): void {
+    setInitialState(this.vm.vcpus[0].engine, state);
+  }
+
+  begin(): void {}
+
+  halt(): void {}
+
+  run(poll: () => boolean): RunOutcome {
+    return this.vm.run(poll);
+  }
+
+  end(): void {}
+
+  statistics(): ReturnType<Processors["statistics"]> {
+    return this.vm.vcpus.map((vcpu) => ({ vcpu: vcpuStatistics(vcpu), anomalies: {} }));
+  }
+
+  answer(cpu: number, request: VcpuRequest): VcpuAnswer {
+    const { vcpus } = this.vm;
+    const vcpu = vcpus[cpu];
+    if (vcpu === undefined) throw noSuchVcpu(cpu, vcpus.length);
+    return answerVcpu(vcpu, request);
+  }
+
+  save(): readonly VcpuSections[] {
+    return this.vm.vcpus.map(saveVcpu);
+  }
+
+  restore(sections: readonly VcpuSections[]): void {
+    checkCount(sections, this.vm.vcpus.length);
+    this.vm.vcpus.forEach((vcpu, n) => {
+      restoreVcpu(vcpu, sections[n]);
+    });
+  }
+}

@@ -1,0 +1,170 @@
+// The local APIC of a vCPU that another thread runs, as a destination: what it publishes about itself decides whether it is addressed, and what
+// is sent to it is posted (SDM Vol. 3C 30.6, posted-interrupt processing). And the vCPU's side, which takes it all into its local APIC.
+
+import type { ApicPort } from "../io/apic-bus.ts";
+import { DeliveryMode, FIRST_LEGAL_VECTOR } from "../io/interrupt-message.ts";
+import type { LocalApic } from "../io/lapic.ts";
+import { Lvt } from "../io/lapic-registers.ts";
+import { GLOBAL, REQUEST, VCPU } from "./control-area.ts";
+import type { VcpuLink } from "./vcpu-link.ts";
+
+export class RemoteApic implements ApicPort {
+  readonly id: number;
+  private readonly link: VcpuLink;
+
+  constructor(link: VcpuLink, apicId: number) {
+    this.link = link;
+    this.id = apicId;
+  }
+
+  get mode(): number {
+    return this.link.load(VCPU.APIC_MODE);
+  }
+
+  get ldr(): number {
+    return this.link.load(VCPU.APIC_LDR) >>> 0;
+  }
+
+  get dfr(): number {
+    return this.link.load(VCPU.APIC_DFR) >>> 0;
+  }
+
+  get softwareEnabled(): boolean {
+    return this.link.load(VCPU.APIC_ENABLED) !== 0;
+  }
+
+  /** As it was when the vCPU last entered guest code. */
+  arbitrationPriority(): number {
+    return this.link.load(VCPU.APIC_PRIORITY);
+  }
+
+  /** True where the local APIC accepts, as far as can be seen from here. */
+  deliver(mode: number, vector: number, level: boolean): boolean {
+    const { link } = this;
+    switch (mode) {
+      case DeliveryMode.FIXED:
+      case DeliveryMode.LOWEST_PRIORITY: {
+        if (!this.softwareEnabled) return false;
+        const word = link.at + (vector >>> 5);
+        const bit = 1 << (vector & 31);
+        if (level) Atomics.or(link.words, word + VCPU.POSTED_LEVEL, bit);
+        Atomics.or(link.words, word + VCPU.POSTED, bit);
+        link.post(REQUEST.INTERRUPTS);
+        return vector >= FIRST_LEGAL_VECTOR;
+      }
+      case DeliveryMode.NMI:
+        link.post(REQUEST.NMI);
+        return true;
+      case DeliveryMode.INIT:
+        // A start-up IPI that came before it and was not taken has no effect any more.
+        Atomics.and(link.words, link.at + VCPU.REQUESTS, ~REQUEST.STARTUP);
+        link.post(REQUEST.INIT);
+        return true;
+      case DeliveryMode.STARTUP:
+        link.store(VCPU.STARTUP_VECTOR, vector);
+        link.post(REQUEST.STARTUP);
+        return true;
+      case DeliveryMode.EXTINT:
+        link.post(REQUEST.EXTINT);
+        return true;
+      case DeliveryMode.SMI:
+        link.post(REQUEST.SMI);
+        return true;
+      default:
+        return false;
+    }
+  }
+
+  countIpi(): void {
+    Atomics.add(this.link.words, this.link.at + VCPU.IPIS_RECEIVED, 1);
+  }
+
+  setLint(pin: 0 | 1, asserted: boolean): void {
+    const word = pin === 0 ? VCPU.LINT0 : VCPU.LINT1;
+    if ((this.link.load(word) & 1) === Number(asserted)) return;
+    Atomics.add(this.link.words, this.link.at + word, 1);
+    this.link.post(REQUEST.PINS);
+  }
+
+  /** Of the local sources only LINT1 is fired from outside: the system's NMI. */
+  triggerLocal(lvt: number): void {
+    if (lvt === Lvt.LINT1) this.link.post(REQUEST.LOCAL_LINT1);
+  }
+}
+
+/** Takes what other threads posted into the local APIC of the vCPU that this thread runs, and publishes what they have to know of it. */
+export class PostedInterrupts {
+  private readonly link: VcpuLink;
+  private readonly apic: () => LocalApic;
+  /** Changes of the pins that were taken. */
+  private readonly pins = [0, 0];
+  /** Gets a level-triggered vector that came and was not accepted, so that its source may send it again. */
+  private readonly refused: (vector: number) => void;
+
+  constructor(link: VcpuLink, apic: () => LocalApic, refused: (vector: number) => void) {
+    this.link = link;
+    this.apic = apic;
+    this.refused = refused;
+  }
+
+  /** An INIT comes after the interrupts, which it makes forget, and before a start-up. */
+  take(requests: number): void {
+    const { link } = this;
+    const apic = this.apic();
+    if (requests & REQUEST.INTERRUPTS) this.takeVectors(apic);
+    if (requests & REQUEST.PINS) {
+      this.takePin(apic, 0, VCPU.LINT0);
+      this.takePin(apic, 1, VCPU.LINT1);
+    }
+    if (requests & REQUEST.EXTINT) apic.deliver(DeliveryMode.EXTINT, 0, false);
+    if (requests & REQUEST.SMI) apic.deliver(DeliveryMode.SMI, 0, false);
+    if (requests & REQUEST.LOCAL_LINT1) apic.triggerLocal(Lvt.LINT1);
+    if (requests & REQUEST.NMI) apic.deliver(DeliveryMode.NMI, 0, false);
+    if (requests & REQUEST.INIT) apic.deliver(DeliveryMode.INIT, 0, false);
+    if (requests & REQUEST.STARTUP) apic.deliver(DeliveryMode.STARTUP, link.load(VCPU.STARTUP_VECTOR), false);
+  }
+
+  /** Id, mode, LDR or DFR changed, or whether it accepts interrupts. */
+  publishIdentity(): void {
+    const { link } = this;
+    const apic = this.apic();
+    link.store(VCPU.APIC_MODE, apic.mode);
+    link.store(VCPU.APIC_LDR, apic.ldr);
+    link.store(VCPU.APIC_DFR, apic.dfr);
+    link.store(VCPU.APIC_ENABLED, Number(apic.softwareEnabled));
+    Atomics.add(link.words, GLOBAL.APIC_GENERATION, 1);
+  }
+
+  /** What changes all the time, so that it is published at each entry. */
+  publishPriority(): void {
+    const { words, at } = this.link;
+    const apic = this.apic();
+    words[at + VCPU.APIC_PRIORITY] = apic.arbitrationPriority();
+    words[at + VCPU.APIC_ENABLED] = Number(apic.softwareEnabled);
+  }
+
+  private takeVectors(apic: LocalApic): void {
+    const { words, at } = this.link;
+    for (let word = 0; word < 8; word++) {
+      let vectors = Atomics.exchange(words, at + VCPU.POSTED + word, 0);
+      if (vectors === 0) continue;
+      const levels = Atomics.and(words, at + VCPU.POSTED_LEVEL + word, ~vectors);
+      while (vectors !== 0) {
+        const bit = 31 - Math.clz32(vectors);
+        vectors &= ~(1 << bit);
+        const level = ((levels >>> bit) & 1) !== 0;
+        const vector = word * 32 + bit;
+        if (!apic.deliver(DeliveryMode.FIXED, vector, level) && level) this.refused(vector);
+      }
+    }
+  }
+
+  private takePin(apic: LocalApic, pin: 0 | 1, word: number): void {
+    const changes = this.link.load(word);
+    const asserted = (changes & 1) !== 0;
+    // A pulse is two changes: both edges are made, so that who takes the pin as an edge sees it.
+    if (changes !== this.pins[pin] && asserted === ((this.pins[pin] & 1) !== 0)) apic.setLint(pin, !asserted);
+    apic.setLint(pin, asserted);
+    this.pins[pin] = changes;
+  }
+}

@@ -1,0 +1,115 @@
+// One vCPU of a machine with a thread a vCPU, as every thread sees it: where it is, and how to ask something of it. Who posts changes the
+// request word first and looks where the vCPU is then; the vCPU says where it goes first and looks at the request word then. All of it is
+// sequentially consistent, so at least one of the two sees the other, and no wake-up is lost (REQUIREMENTS 21, 39; TRAPS 9a).
+
+import { type ControlArea, type Doorbell, GLOBAL, type Kick, REQUEST, RUN_STATE, VCPU } from "./control-area.ts";
+
+/** What a vCPU without a thread gets one for. */
+export const STARTS = REQUEST.INIT | REQUEST.STARTUP;
+
+export class VcpuLink {
+  readonly id: number;
+  readonly area: ControlArea;
+  readonly words: Int32Array;
+  /** Index of the vCPU's block. */
+  readonly at: number;
+  private readonly kick: Kick;
+  private readonly bell: Doorbell;
+
+  constructor(area: ControlArea, id: number, kick: Kick, bell: Doorbell) {
+    this.id = id;
+    this.area = area;
+    this.words = area.words;
+    this.at = area.block(id);
+    this.kick = kick;
+    this.bell = bell;
+  }
+
+  load(word: number): number {
+    return Atomics.load(this.words, this.at + word);
+  }
+
+  store(word: number, value: number): void {
+    Atomics.store(this.words, this.at + word, value);
+  }
+
+  get state(): number {
+    return this.load(VCPU.RUN_STATE);
+  }
+
+  // ---- Any thread's side ----
+
+  /** Posts what the bits say; the vCPU takes it before it executes more. What the bits announce has been written before. */
+  post(requests: number): void {
+    const before = Atomics.or(this.words, this.at + VCPU.REQUESTS, requests);
+    // Whoever set the same bits before has woken it for them.
+    if ((before & requests) === requests) return;
+    switch (this.state) {
+      case RUN_STATE.RUNNING:
+        this.kick();
+        break;
+      case RUN_STATE.ASLEEP:
+      case RUN_STATE.DEAF:
+        Atomics.notify(this.words, this.at + VCPU.REQUESTS);
+        break;
+      case RUN_STATE.ABSENT:
+        // The devices' thread sees to it that it gets a thread.
+        if (requests & STARTS) this.bell.ring();
+        break;
+    }
+  }
+
+  /** An order of the machine's thread: also seen by a vCPU that is parked. */
+  order(): void {
+    Atomics.add(this.words, this.at + VCPU.ORDERS, 1);
+    Atomics.notify(this.words, this.at + VCPU.ORDERS);
+    this.post(REQUEST.ORDER);
+  }
+
+  // ---- The vCPU's thread ----
+
+  enter(state: number): void {
+    this.store(VCPU.RUN_STATE, state);
+  }
+
+  /** Whether anything has been posted. */
+  get requested(): boolean {
+    return this.load(VCPU.REQUESTS) !== 0;
+  }
+
+  takeRequests(): number {
+    return this.requested ? Atomics.exchange(this.words, this.at + VCPU.REQUESTS, 0) : 0;
+  }
+
+  /** Sleeps, halted, until something is posted, at most so long. */
+  sleep(milliseconds: number, deaf: boolean): void {
+    this.enter(deaf ? RUN_STATE.DEAF : RUN_STATE.ASLEEP);
+    // The machine has ended where all are deaf, which only the devices' thread can see.
+    if (deaf) this.bell.ring();
+    Atomics.wait(this.words, this.at + VCPU.REQUESTS, 0, milliseconds);
+    if (deaf) Atomics.add(this.words, GLOBAL.WAKES, 1);
+    this.enter(RUN_STATE.LOOKING);
+  }
+
+  /** Stands still until there is an order after the one that was counted as `orders`. */
+  park(orders: number): void {
+    this.enter(RUN_STATE.PARKED);
+    this.bell.ring();
+    Atomics.wait(this.words, this.at + VCPU.ORDERS, orders);
+    this.enter(RUN_STATE.LOOKING);
+  }
+
+  get orders(): number {
+    return this.load(VCPU.ORDERS);
+  }
+}
+
+/** Whether all vCPUs are asleep in a way that only another vCPU could end: nobody left DEAF while they were looked at. */
+export function allDeaf(area: ControlArea, links: readonly VcpuLink[]): boolean {
+  const wakes = Atomics.load(area.words, GLOBAL.WAKES);
+  return (
+    links.every(({ state }) => state === RUN_STATE.DEAF || state === RUN_STATE.ABSENT) &&
+    links.every((link) => (link.load(VCPU.REQUESTS) & (link.state === RUN_STATE.ABSENT ? STARTS : -1)) === 0) &&
+    Atomics.load(area.words, GLOBAL.WAKES) === wakes
+  );
+}
