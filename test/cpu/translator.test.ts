@@ -159,3 +159,14 @@ test("code that is thrown away again and again leaves nothing behind", () => {
   }
   assert.ok(Number(rig.engine.statistics().regions) >= 3000);
 });
+
+test("what a region knows of MXCSR outlives the values of other instructions", () => {
+  // sbb al, 0x54; divss xmm0, xmm2 with a divisor of zero; hlt
+  agree([0x1c, 0x54, 0xf3, 0x0f, 0x5e, 0xc2, 0xf4], (rig) => {
+    rig.engine.setRflags(2);
+    rig.engine.setGpr(0, 0n);
+    const state = new DataView(rig.engine.memory.buffer);
+    state.setFloat32(VECTOR_BASE, 1, true);
+    state.setFloat32(VECTOR_BASE + 2 * VECTOR_STRIDE, 0, true);
+  });
+});

@@ -319,10 +319,7 @@ export class RegionCode {
   control(key: string, compute: () => Val): Val {
     let known = this.controls.get(key);
     if (known === undefined) {
-      const { c } = this;
-      const local = c.local(compute().type);
-      c.hold(local);
-      known = { local, compute };
+      known = { local: this.c.variable(compute().type), compute };
       this.controls.set(key, known);
     }
     return known.local;
