@@ -3,6 +3,7 @@
 
 import {
   changeSpace,
+  exchange16,
   flushPage,
   flushSpace,
   flushTlb,
@@ -48,6 +49,7 @@ import { type HandlerPlan, type HandlerSpec, planHandlers } from "./handlers.ts"
 import { emitInterpreter } from "./interpreter.ts";
 import { type InterpreterParts, InterpreterSemantics, type Usage } from "./interpreter-semantics.ts";
 import { CPU_MEMORY_SIZE, DECODE_BASE, RECORD, TLB_BASE, TLB_SETS, TLB_TABLE_SIZE, VAR } from "./layout.ts";
+import { emitLockedAccess, type LockedFuncs } from "./locked-access.ts";
 import { emitMemoryAccess, type Width } from "./memory-access.ts";
 import { emitPaging } from "./paging.ts";
 import { emitLock } from "./shared-lock.ts";
@@ -155,6 +157,7 @@ function emitFoundation(limits: EngineMemoryLimits): Foundation {
   const codeWritten = m.importFunc(IMPORT, "codeWritten", ["i32", "i32"], []);
   const slowLoads = new Map<Width, FuncRef>();
   const slowStores = new Map<Width, FuncRef>();
+  let slowLocked: LockedFuncs["slowLocked"] | undefined;
   const holder: { probeWrite?: FuncRef; anyAddress?: FuncRef; offsetAddress?: FuncRef; anyEffectiveAddress?: FuncRef } =
     {};
   const need = (func: FuncRef | undefined): FuncRef => {
@@ -167,6 +170,7 @@ function emitFoundation(limits: EngineMemoryLimits): Foundation {
     func: (target) => store.func(target),
     slowLoad: (bits) => need(slowLoads.get(bits)),
     slowStore: (bits) => need(slowStores.get(bits)),
+    slowLocked: (bits) => need(slowLocked?.get(bits)),
     get probeWrite() {
       return need(holder.probeWrite);
     },
@@ -191,6 +195,9 @@ function emitFoundation(limits: EngineMemoryLimits): Foundation {
   for (const [width, func] of access.slowLoad) slowLoads.set(width, func);
   for (const [width, func] of access.slowStore) slowStores.set(width, func);
   holder.probeWrite = access.probeWrite;
+  const locked = emitLockedAccess(m, env, paging, lock, invalidateRange, access.checks, access);
+  slowLocked = locked.slowLocked;
+  store.provide(exchange16, locked.exchange16);
   store.provide(hostAddress, access.hostAddress);
   store.provide(flushTlb, paging.tlb.flushTlb);
   store.provide(flushPage, paging.tlb.flushPage);

@@ -396,6 +396,7 @@ export class TranslateEngine implements Engine {
       pageFaults: read(VAR.COUNT_FAULTS),
       tlbFlushes: read(VAR.COUNT_TLB_FLUSHES),
       codeFlushes: read(VAR.COUNT_ARENA_FLUSHES),
+      splitLocks: read(VAR.COUNT_SPLIT_LOCKS),
       ...this.translator?.statistics,
     };
   }

@@ -2,7 +2,7 @@
 // TLB lookups with their slow path, calls of helpers. How to leave on a fault is the only thing that differs, and is abstract.
 
 import type { Helper, Service } from "../isa/helper.ts";
-import type { Access, Bits, Env, FloatLanes } from "../isa/semantics.ts";
+import type { Access, AtomicUpdate, Bits, Env, FloatLanes } from "../isa/semantics.ts";
 import {
   ARITHMETIC_FLAGS,
   FCF,
@@ -27,6 +27,7 @@ import type { Memory } from "../wasm/memory.ts";
 import type { FuncRef } from "../wasm/module.ts";
 import { asVal, i32, i64, type Operand, type Val } from "../wasm/value.ts";
 import { VAR } from "./layout.ts";
+import { atomicCode, atomicOperands, emitAtomic } from "./locked-access.ts";
 
 /** What emitted code needs of the engine module that it is part of, or that it imports from. */
 export interface EngineParts {
@@ -37,6 +38,8 @@ export interface EngineParts {
   /** Slow paths: (linear, access) -> (status, value) and (linear, value, access) -> status, by width. */
   slowLoad(bits: Bits | 128): FuncRef;
   slowStore(bits: Bits | 128): FuncRef;
+  /** (linear, access, operation, operand, expected) -> (status, old value), by width (src/cpu/locked-access.ts). */
+  slowLocked(bits: Bits): FuncRef;
   /** (linear, bytes, access) -> status. */
   readonly probeWrite: FuncRef;
 }
@@ -234,6 +237,33 @@ export abstract class EnvBase implements Env {
       () => this.leaveIf(c.call(this.parts.slowStore(bits), address, result, 0)),
       "likely",
     );
+  }
+
+  /** A locked read-modify-write. `change` sees the old value when all is done, for flags and registers. */
+  protected modifyAtomic(bits: Bits, linear: Val, update: AtomicUpdate, change: (old: Val) => Val): void {
+    const { c } = this;
+    const address = c.let(linear);
+    const [operand, expected] = atomicOperands(update, bits).map((value) => c.let(value));
+    const old = c.local(valueType(bits));
+    const x = this.tlbWrite(address);
+    c.if(
+      this.tlbHit(bits, x),
+      () => emitAtomic(this, bits, x.wrap(), update.op, operand, expected, old),
+      () => {
+        const args = [address, ACCESS_CODE.data, atomicCode(update.op), operand, expected];
+        const [status, found] = c.callMany(this.parts.slowLocked(bits), args);
+        this.leaveIf(status);
+        c.set(old, found);
+      },
+      "likely",
+    );
+    c.drop(change(old));
+  }
+
+  updateByte(linear: Val, operation: "and" | "or", mask: number): void {
+    const args = [linear, ACCESS_CODE.system, atomicCode(operation), mask, 0];
+    const [status] = this.c.callMany(this.parts.slowLocked(8), args);
+    this.leaveIf(status);
   }
 
   probeWrite(bits: Bits | 128, linear: Val, access: Access = "data"): void {

@@ -74,6 +74,7 @@ export const VAR = {
   COUNT_ARENA_FLUSHES: 0x3090,
   COUNT_FAULTS: 0x3094,
   COUNT_TLB_FLUSHES: 0x3098,
+  COUNT_SPLIT_LOCKS: 0x3110,
 } as const;
 
 /** VAR.LIMIT of a vCPU that is to leave at its next poll. */

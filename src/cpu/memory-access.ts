@@ -25,11 +25,21 @@ export interface HostMemoryFuncs {
   readonly mmioWrite: FuncRef;
 }
 
+/** Checks before an access, for whoever makes accesses of another kind (src/cpu/locked-access.ts). */
+export interface AccessChecks {
+  check(c: Code, x: Env, linear: Val, access: Val, bytes: number): void;
+  /** Notes data breakpoints. */
+  watch(c: Code, x: Env, linear: Val, bytes: number, access: Val, write: boolean): void;
+  /** WALK bits of an access. */
+  walkBits(c: Code, x: Env, access: Val, write: boolean): Val;
+}
+
 export interface AccessFuncs {
   readonly slowLoad: ReadonlyMap<Width, FuncRef>;
   readonly slowStore: ReadonlyMap<Width, FuncRef>;
   readonly probeWrite: FuncRef;
   readonly hostAddress: FuncRef;
+  readonly checks: AccessChecks;
 }
 
 export function emitMemoryAccess(
@@ -288,5 +298,5 @@ export function emitMemoryAccess(
     c.results([at]);
   });
 
-  return { slowLoad, slowStore, probeWrite, hostAddress };
+  return { slowLoad, slowStore, probeWrite, hostAddress, checks: { check, watch, walkBits } };
 }

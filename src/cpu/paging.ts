@@ -108,7 +108,8 @@ export function emitPaging(m: ModuleBuilder, env: MakeEnv): PagingFuncs {
     });
   });
 
-  const walk = m.func("walk", ["i64", "i32"], ["i32", "i64", "i32"], (c) => {
+  const walk = m.declare("walk", ["i64", "i32"], ["i32", "i64", "i32"]);
+  m.define(walk, (c) => {
     const x = env(c);
     const [linear, access] = c.params;
     const { cpu, ram } = x;
@@ -138,10 +139,16 @@ export function emitPaging(m: ModuleBuilder, env: MakeEnv): PagingFuncs {
         "unlikely",
       );
     };
+    // A locked access; where another processor has changed the entry since it was read, all is looked at again (SDM Vol. 3A 9.1.2.1, 4.8).
     const setBits = (bits: bigint | Val, bytes: 4 | 8): void => {
       c.if(access.and(WALK.PROBE).eqz().and(entryHost.ne(-1)), () => {
-        c.set(entry, entry.or(bits));
-        c.store(ram, bytes, entryHost, entry);
+        const marked = c.let(entry.or(bits));
+        const found =
+          bytes === 8
+            ? c.atomicCompareExchange(ram, 8, entryHost, entry, marked)
+            : c.let(c.atomicCompareExchange(ram, 4, entryHost, entry.wrap(), marked.wrap()).zx());
+        c.if(found.ne(entry), () => c.returnCall(walk, linear, access), undefined, "unlikely");
+        c.set(entry, marked);
       });
     };
     const checkPresent = (): void => {

@@ -1,7 +1,7 @@
 // What both implementations of the semantics interface share: the operands of a row, read from a record whose fields are loads in the
 // interpreter's handlers and constants in translated code.
 
-import type { Bits, FloatStack, Sem } from "../isa/semantics.ts";
+import type { AtomicUpdate, Bits, FloatStack, Sem } from "../isa/semantics.ts";
 import { VECTOR, VECTOR_BASE, X87_BASE } from "../isa/state.ts";
 import type { Code } from "../wasm/code.ts";
 import { i32, type Operand, op, type Val } from "../wasm/value.ts";
@@ -46,7 +46,7 @@ export abstract class RowSemantics extends EnvBase implements Sem {
   abstract get long(): boolean;
 
   get lock(): boolean {
-    return this.form === FORM.LOCKED;
+    return this.form === FORM.LOCKED || this.row.instruction.alwaysLocked === true;
   }
 
   abstract rip(): Val;
@@ -241,13 +241,15 @@ export abstract class RowSemantics extends EnvBase implements Sem {
     this.write(n, value);
   }
 
-  modify(n: number, change: (old: Val) => Val): void {
-    if (this.isMemory(n)) this.modifyMemory(this.intBits(n), this.addressFor(n, true), change);
+  modify(n: number, change: (old: Val) => Val, atomic?: () => AtomicUpdate): void {
+    if (this.isMemory(n)) this.modifyAt(this.intBits(n), this.addressFor(n, true), change, atomic);
     else this.write(n, change(this.read(n)));
   }
 
-  modifyAt(bits: Bits, linear: Val, change: (old: Val) => Val): void {
-    this.modifyMemory(bits, linear, change);
+  modifyAt(bits: Bits, linear: Val, change: (old: Val) => Val, atomic?: () => AtomicUpdate): void {
+    if (!this.lock) this.modifyMemory(bits, linear, change);
+    else if (atomic !== undefined) this.modifyAtomic(bits, linear, atomic(), change);
+    else throw new Error(`${this.row.instruction.name} does not say what it does where it is locked`);
   }
 
   // Addresses

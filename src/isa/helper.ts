@@ -69,6 +69,8 @@ export const changeSpace = service("changeSpace", ["i32", "i32"], []);
 /** Host offset in guest RAM of one byte at a linear address, with a right to read (0) or write (1) to the end of its 4 KiB page; -1 where
  *  an access must go the ordinary way (fault, MMIO, translated code in the page). Never raises. */
 export const hostAddress = service("hostAddress", ["i64", "i32"], ["i32"]);
+/** CMPXCHG16B with LOCK, at an address that is a multiple of 16: linear, expected low and high, new low and high; gives what it found. */
+export const exchange16 = service("exchange16", ["i64", "i64", "i64", "i64", "i64"], ["i64", "i64"], true);
 /** Loads the four PDPTEs that CR3 points to, checking reserved bits: #GP(0). Nothing is loaded outside PAE paging. */
 export const loadPdptes = service("loadPdptes", ["i64"], [], true);
 
@@ -101,6 +103,7 @@ export const SERVICES: readonly Service[] = [
   flushSpace,
   changeSpace,
   hostAddress,
+  exchange16,
   loadPdptes,
   portIn,
   portOut,

@@ -24,6 +24,8 @@ export interface Instruction {
   readonly rows: readonly string[];
   /** LOCK is allowed (where the destination is memory). */
   readonly lock?: boolean;
+  /** Its memory operand is locked without the prefix too. */
+  readonly alwaysLocked?: boolean;
   /** CPUID feature name (src/isa/features.ts); without it the encoding is #UD. Absent = always there. */
   readonly feature?: string;
   /** Arithmetic flags (letters of OSZAPC) read, written and left undefined. */

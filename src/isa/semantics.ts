@@ -20,6 +20,12 @@ export type Access = "data" | "stack" | "system";
 /** Lanes of a vector register that hold numbers: the lowest one, or all. */
 export type FloatLanes = "f32" | "f64" | "f32x4" | "f64x2";
 
+/** What a locked read-modify-write does to memory. NEG has no operand. */
+export type AtomicUpdate =
+  | { readonly op: "add" | "sub" | "and" | "or" | "xor" | "xchg"; readonly operand: Val }
+  | { readonly op: "cmpxchg"; readonly operand: Val; readonly expected: Val }
+  | { readonly op: "neg" };
+
 export interface Env {
   readonly c: Code;
   /** The vCPU's own memory (registers at the offsets of state.ts). */
@@ -45,6 +51,9 @@ export interface Env {
   store(bits: Bits | 128, linear: Val, value: Val, access?: Access): void;
   /** Raises what a store of that width would raise, and stores nothing. */
   probeWrite(bits: Bits | 128, linear: Val, access?: Access): void;
+
+  /** Sets or clears bits of a byte in the processor's tables, as one access (SDM Vol. 3A 9.1.2.1). */
+  updateByte(linear: Val, operation: "and" | "or", mask: number): void;
 
   /** Raises an exception (fault or, where the instruction said so, trap) and leaves. `error` for those that push a code. */
   raise(vector: number, error?: Operand): void;
@@ -115,7 +124,7 @@ export interface FloatStack {
 export interface Sem extends Env {
   /** Operand size attribute. For byte instructions 8. */
   readonly opsize: Bits;
-  /** The same as i64, i32 or the narrow i32 forms: 64 only in long mode. */
+  /** Whether the access to the memory operand is locked: by the prefix, or always (XCHG). */
   readonly lock: boolean;
   /** True where the handler serves flat 64-bit code only; false where it must look at the state (legacy, or anything unusual). */
   readonly long: boolean;
@@ -145,10 +154,11 @@ export interface Sem extends Env {
   setOrdinary(n: number, lanes: FloatLanes): void;
   /** Where that would not hold: `write` does what is left of the instruction, and what was told does not count. */
   unlessOrdinary(ordinary: () => Val, write: () => void): void;
-  /** Read-modify-write with one translation; the change may set flags but not raise after it has. Locked where the instruction is. `change` runs once. */
-  modify(n: number, change: (old: Val) => Val): void;
+  /** Read-modify-write with one translation; the change may set flags but not raise after it has. `change` runs once. Instructions that may be
+   *  locked also say what they do as an atomic operation; `change` then only sets flags and registers. */
+  modify(n: number, change: (old: Val) => Val, atomic?: () => AtomicUpdate): void;
   /** The same at a linear address (i64) that the semantics have formed (bit strings, CMPXCHG8B). */
-  modifyAt(bits: Bits, linear: Val, change: (old: Val) => Val): void;
+  modifyAt(bits: Bits, linear: Val, change: (old: Val) => Val, atomic?: () => AtomicUpdate): void;
   /** The linear address (i64) of memory operand n, segment base and limits applied for an access of its width. */
   address(n: number): Val;
   /** Linear address of memory operand n plus a displacement (a constant, or an i64 for bit strings), checked for `bytes` bytes (to write them). */

@@ -41,6 +41,7 @@ function translate(bytes: readonly number[]): { length: number; flags: string; s
     func: () => assert.fail("a helper is called"),
     slowLoad: () => assert.fail("a slow path"),
     slowStore: () => assert.fail("a slow path"),
+    slowLocked: () => assert.fail("a slow path"),
     get probeWrite() {
       return assert.fail("a slow path");
     },

@@ -81,6 +81,7 @@ export class ModuleCode {
         }),
       slowLoad: notOfRegions,
       slowStore: notOfRegions,
+      slowLocked: notOfRegions,
       get probeWrite(): FuncRef {
         return notOfRegions();
       },

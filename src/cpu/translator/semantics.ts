@@ -1,6 +1,6 @@
 // The semantics interface as the translator sees it: operands are constants of a record that exists, general registers are locals.
 
-import type { Access, Bits, FloatStack } from "../../isa/semantics.ts";
+import type { Access, AtomicUpdate, Bits, FloatStack } from "../../isa/semantics.ts";
 import {
   CPL,
   CR0,
@@ -21,6 +21,7 @@ import { i32, i64, type Operand, op, reinterpreted, select, type Val } from "../
 import { FLOAT_FIELDS, valueType } from "../env.ts";
 import type { HandlerSpec } from "../handlers.ts";
 import { RECORD, TLB_TABLE_SIZE } from "../layout.ts";
+import { atomicOperands, emitAtomic } from "../locked-access.ts";
 import type { RecordFields } from "../row-semantics.ts";
 import { carryOf, directCondition, type FlagSource, fresOf } from "./flags.ts";
 import type { FlagState, RecordPlace, RegionCode } from "./region-code.ts";
@@ -323,6 +324,17 @@ export class TranslatorSemantics extends VectorSemantics {
     const host = c.let(entry.wrap());
     const old = c.let(this.loadRam(bits, host));
     c.store(this.ram, bits / 8, host, c.let(change(old)));
+  }
+
+  protected override modifyAtomic(bits: Bits, linear: Val, update: AtomicUpdate, change: (old: Val) => Val): void {
+    const { c } = this;
+    const address = c.let(linear);
+    const [operand, expected] = atomicOperands(update, bits).map((value) => c.let(value));
+    const entry = this.tlbEntry(address, TLB_TABLE_SIZE);
+    c.if(this.hits(bits, entry).eqz(), () => this.interpret(), undefined, "unlikely");
+    const old = c.local(valueType(bits));
+    emitAtomic(this, bits, entry.wrap(), update.op, operand, expected, old);
+    c.drop(change(new Local(old.type, old.index, true)));
   }
 
   override probeWrite(bits: Bits | 128, linear: Val, access: Access = "data"): void {

@@ -2,7 +2,7 @@
 
 import { constantOf, type Val } from "../../wasm/value.ts";
 import type { Instruction, InstructionGroup } from "../instruction.ts";
-import type { Bits, Sem } from "../semantics.ts";
+import type { AtomicUpdate, Bits, Sem } from "../semantics.ts";
 
 const ALL_FLAGS = "OSZAPC";
 
@@ -73,7 +73,25 @@ function logic(name: "and" | "or" | "xor"): Operation {
   };
 }
 
-function binary(name: string, k: number, operation: Operation, flags: Partial<Instruction>): Instruction {
+/** What the operation is to memory, from the source. */
+type Atomic = (x: Sem, bits: Bits, source: Val) => AtomicUpdate;
+
+const atomically =
+  (op: "add" | "sub" | "and" | "or" | "xor"): Atomic =>
+  (_x, _bits, operand) => ({ op, operand });
+
+/** The source and the carry that goes with it. */
+const withCarry =
+  (op: "add" | "sub"): Atomic =>
+  (x, bits, source) => ({ op, operand: x.c.let(source.add(carryIn(x, bits).wide)) });
+
+function binary(
+  name: string,
+  k: number,
+  operation: Operation,
+  atomic: Atomic,
+  flags: Partial<Instruction>,
+): Instruction {
   return {
     name,
     rows: groupOneRows(k),
@@ -82,7 +100,12 @@ function binary(name: string, k: number, operation: Operation, flags: Partial<In
     ...flags,
     semantics: (x) => {
       const source = x.read(1);
-      x.modify(0, (old) => operation(x, width(x, 0), x.c.let(old), source));
+      const bits = width(x, 0);
+      x.modify(
+        0,
+        (old) => operation(x, bits, x.c.let(old), source),
+        () => atomic(x, bits, source),
+      );
     },
   };
 }
@@ -96,6 +119,7 @@ function unary(
   name: string,
   rows: readonly string[],
   flags: Partial<Instruction>,
+  atomic: (zero: Val) => AtomicUpdate,
   operation: (x: Sem, bits: Bits, a: Val) => Val,
 ): Instruction {
   return {
@@ -104,18 +128,29 @@ function unary(
     lock: true,
     hot: true,
     ...flags,
-    semantics: (x) => x.modify(0, (old) => operation(x, width(x, 0), x.c.let(old))),
+    semantics: (x) => {
+      const bits = width(x, 0);
+      x.modify(
+        0,
+        (old) => operation(x, bits, x.c.let(old)),
+        () => atomic(constantOf(bits === 64 ? "i64" : "i32", 0)),
+      );
+    },
   };
 }
 
+const one =
+  (op: "add" | "sub") =>
+  (zero: Val): AtomicUpdate => ({ op, operand: zero.add(1) });
+
 export const ALU: InstructionGroup = [
-  binary("ADD", 0, add, ARITHMETIC),
-  binary("OR", 1, logic("or"), LOGIC),
-  binary("ADC", 2, adc, WITH_CARRY),
-  binary("SBB", 3, sbb, WITH_CARRY),
-  binary("AND", 4, logic("and"), LOGIC),
-  binary("SUB", 5, sub, ARITHMETIC),
-  binary("XOR", 6, logic("xor"), LOGIC),
+  binary("ADD", 0, add, atomically("add"), ARITHMETIC),
+  binary("OR", 1, logic("or"), atomically("or"), LOGIC),
+  binary("ADC", 2, adc, withCarry("add"), WITH_CARRY),
+  binary("SBB", 3, sbb, withCarry("sub"), WITH_CARRY),
+  binary("AND", 4, logic("and"), atomically("and"), LOGIC),
+  binary("SUB", 5, sub, atomically("sub"), ARITHMETIC),
+  binary("XOR", 6, logic("xor"), atomically("xor"), LOGIC),
   {
     name: "CMP",
     rows: groupOneRows(7),
@@ -146,16 +181,28 @@ export const ALU: InstructionGroup = [
       x.flagsLogic(width(x, 0), x.c.let(a.and(x.read(1))));
     },
   },
-  unary("INC", ["FE /0: Eb", "FF /0: Ev", "40+r: Zv ; i64"], { writes: "OSZAP" }, (x, bits, a) => {
+  unary("INC", ["FE /0: Eb", "FF /0: Ev", "40+r: Zv ; i64"], { writes: "OSZAP" }, one("add"), (x, bits, a) => {
     const r = x.c.let(a.add(1));
     x.flagsInc(bits, a, r);
     return r;
   }),
-  unary("DEC", ["FE /1: Eb", "FF /1: Ev", "48+r: Zv ; i64"], { writes: "OSZAP" }, (x, bits, a) => {
+  unary("DEC", ["FE /1: Eb", "FF /1: Ev", "48+r: Zv ; i64"], { writes: "OSZAP" }, one("sub"), (x, bits, a) => {
     const r = x.c.let(a.sub(1));
     x.flagsDec(bits, a, r);
     return r;
   }),
-  unary("NOT", ["F6 /2: Eb", "F7 /2: Ev"], {}, (_x, _bits, a) => a.not()),
-  unary("NEG", ["F6 /3: Eb", "F7 /3: Ev"], ARITHMETIC, (x, bits, a) => sub(x, bits, constantOf(a.type, 0), a)),
+  unary(
+    "NOT",
+    ["F6 /2: Eb", "F7 /2: Ev"],
+    {},
+    (zero) => ({ op: "xor", operand: zero.not() }),
+    (_x, _bits, a) => a.not(),
+  ),
+  unary(
+    "NEG",
+    ["F6 /3: Eb", "F7 /3: Ev"],
+    ARITHMETIC,
+    () => ({ op: "neg" }),
+    (x, bits, a) => sub(x, bits, constantOf(a.type, 0), a),
+  ),
 ];

@@ -2,12 +2,13 @@
 // (SDM Vol. 2A-2D: BT, BTC, BTR, BTS, BSF, BSR, POPCNT, CMPXCHG, CMPXCHG8B/16B, XADD; bit strings in Vol. 1 3.7 and Vol. 2A 3.1.1.9).
 
 import { constantOf, laneOp, op, select, type Val } from "../../wasm/value.ts";
+import { exchange16 } from "../helper.ts";
 import type { InstructionGroup } from "../instruction.ts";
-import type { Bits, Sem } from "../semantics.ts";
+import type { AtomicUpdate, Bits, Sem } from "../semantics.ts";
 import { FLAG, GPR, VECTOR } from "../state.ts";
 
 /** The bit's effect on the operand: nothing for BT. */
-type Change = ((value: Val, mask: Val) => Val) | undefined;
+type Change = { readonly op: "and" | "or" | "xor"; readonly operand: (mask: Val) => Val } | undefined;
 
 /** A bit by immediate, or by register within a register operand: the number counts modulo the operand size. A register offset into memory
  *  is signed and selects the word of the bit string as well. */
@@ -20,16 +21,20 @@ function bitTest(change: Change, byRegister: boolean): (x: Sem) => void {
     const alter = (old: Val): Val => {
       const value = c.let(old);
       x.setCarry(c.let(value.shrU(number).and(1).wrap()));
-      return change === undefined ? value : change(value, constantOne(bits).shl(number));
+      return change === undefined ? value : value[change.op](change.operand(constantOne(bits).shl(number)));
     };
+    const atomic = (op: "and" | "or" | "xor", operand: (mask: Val) => Val): AtomicUpdate => ({
+      op,
+      operand: operand(constantOne(bits).shl(number)),
+    });
     if (byRegister && x.isMemory(0)) {
       const signed = bits === 16 ? offset.extend(16) : offset;
       const words = signed.sx().shrS(Math.log2(bits));
       const linear = c.let(x.addressAt(0, words.mul(bits / 8), bits / 8, change !== undefined));
       if (change === undefined) alter(x.load(bits, linear));
-      else x.modifyAt(bits, linear, alter);
+      else x.modifyAt(bits, linear, alter, () => atomic(change.op, change.operand));
     } else if (change === undefined) alter(x.read(0));
-    else x.modify(0, alter);
+    else x.modify(0, alter, () => atomic(change.op, change.operand));
   };
 }
 
@@ -75,12 +80,16 @@ function compareExchange(x: Sem): void {
   }
   const found = c.local(source.type);
   const equal = c.local("i32");
-  x.modify(0, (old) => {
-    c.set(found, old);
-    c.set(equal, found.eq(accumulator));
-    compare(found);
-    return select(equal, source, found);
-  });
+  x.modify(
+    0,
+    (old) => {
+      c.set(found, old);
+      c.set(equal, found.eq(accumulator));
+      compare(found);
+      return select(equal, source, found);
+    },
+    () => ({ op: "cmpxchg", operand: source, expected: accumulator }),
+  );
   c.if(equal.eqz(), () => x.setGpr(GPR.RAX, bits, found));
 }
 
@@ -92,12 +101,17 @@ function compareExchange8(x: Sem): void {
   const replacement = pair(GPR.RCX, GPR.RBX);
   const found = c.local("i64");
   const equal = c.local("i32");
-  x.modifyAt(64, c.let(x.addressAt(0, 0n, 8, true)), (old) => {
-    c.set(found, old);
-    c.set(equal, found.eq(expected));
-    x.setSomeFlags(FLAG.ZF, equal.shl(6));
-    return select(equal, replacement, found);
-  });
+  x.modifyAt(
+    64,
+    c.let(x.addressAt(0, 0n, 8, true)),
+    (old) => {
+      c.set(found, old);
+      c.set(equal, found.eq(expected));
+      x.setSomeFlags(FLAG.ZF, equal.shl(6));
+      return select(equal, replacement, found);
+    },
+    () => ({ op: "cmpxchg", operand: replacement, expected }),
+  );
   c.if(equal.eqz(), () => {
     x.setGpr(GPR.RAX, 32, found.wrap());
     x.setGpr(GPR.RDX, 32, found.shrU(32).wrap());
@@ -109,13 +123,23 @@ function compareExchange16(x: Sem): void {
   const { c } = x;
   const linear = c.let(x.addressAt(0, 0n, 16, true));
   x.raiseIf(linear.wrap().and(15), VECTOR.GP, 0);
-  x.probeWrite(128, linear);
-  const old = x.load(128, linear);
-  const low = c.let(laneOp("i64x2.extract_lane", [0], old));
-  const high = c.let(laneOp("i64x2.extract_lane", [1], old));
-  const equal = c.let(low.eq(x.gpr(GPR.RAX, 64)).and(high.eq(x.gpr(GPR.RDX, 64))));
-  const replacement = laneOp("i64x2.replace_lane", [1], op("i64x2.splat", x.gpr(GPR.RBX, 64)), x.gpr(GPR.RCX, 64));
-  x.store(128, linear, c.let(select(equal, replacement, old)));
+  const low = c.local("i64");
+  const high = c.local("i64");
+  const isEqual = (): Val => low.eq(x.gpr(GPR.RAX, 64)).and(high.eq(x.gpr(GPR.RDX, 64)));
+  if (x.lock) {
+    const registers = [GPR.RAX, GPR.RDX, GPR.RBX, GPR.RCX].map((number) => x.gpr(number, 64));
+    const [foundLow, foundHigh] = x.callMany(exchange16, linear, ...registers);
+    c.set(low, foundLow);
+    c.set(high, foundHigh);
+  } else {
+    x.probeWrite(128, linear);
+    const old = x.load(128, linear);
+    c.set(low, laneOp("i64x2.extract_lane", [0], old));
+    c.set(high, laneOp("i64x2.extract_lane", [1], old));
+    const replacement = laneOp("i64x2.replace_lane", [1], op("i64x2.splat", x.gpr(GPR.RBX, 64)), x.gpr(GPR.RCX, 64));
+    x.store(128, linear, c.let(select(isEqual(), replacement, old)));
+  }
+  const equal = c.let(isEqual());
   x.setSomeFlags(FLAG.ZF, equal.shl(6));
   c.if(equal.eqz(), () => {
     x.setGpr(GPR.RAX, 64, low);
@@ -125,9 +149,9 @@ function compareExchange16(x: Sem): void {
 
 export const BITS: InstructionGroup = [
   ...bitTestPair("BT", "A3", 4, undefined),
-  ...bitTestPair("BTS", "AB", 5, (value, mask) => value.or(mask)),
-  ...bitTestPair("BTR", "B3", 6, (value, mask) => value.and(mask.not())),
-  ...bitTestPair("BTC", "BB", 7, (value, mask) => value.xor(mask)),
+  ...bitTestPair("BTS", "AB", 5, { op: "or", operand: (mask) => mask }),
+  ...bitTestPair("BTR", "B3", 6, { op: "and", operand: (mask) => mask.not() }),
+  ...bitTestPair("BTC", "BB", 7, { op: "xor", operand: (mask) => mask }),
   {
     name: "BSF",
     rows: ["0F BC /r: Gv, Ev"],
@@ -169,13 +193,17 @@ export const BITS: InstructionGroup = [
       const { c } = x;
       const bits = x.bits(0) as Bits;
       const source = x.read(1);
-      x.modify(0, (old) => {
-        const value = c.let(old);
-        const sum = c.let(value.add(source));
-        x.flagsAdd(bits, value, source, sum);
-        x.write(1, value);
-        return sum;
-      });
+      x.modify(
+        0,
+        (old) => {
+          const value = c.let(old);
+          const sum = c.let(value.add(source));
+          x.flagsAdd(bits, value, source, sum);
+          x.write(1, value);
+          return sum;
+        },
+        () => ({ op: "add", operand: source }),
+      );
     },
   },
   {

@@ -80,13 +80,19 @@ const MOVES: InstructionGroup = [
     name: "XCHG",
     rows: ["86 /r: Eb, Gb", "87 /r: Ev, Gv"],
     lock: true,
+    // SDM Vol. 3A 9.1.2.1
+    alwaysLocked: true,
     semantics: (x) => {
       const source = x.read(1);
-      x.modify(0, (old) => {
-        const fixed = x.c.let(old);
-        x.write(1, fixed);
-        return source;
-      });
+      x.modify(
+        0,
+        (old) => {
+          const fixed = x.c.let(old);
+          x.write(1, fixed);
+          return source;
+        },
+        () => ({ op: "xchg", operand: source }),
+      );
     },
   },
   {
@@ -226,7 +232,7 @@ const HINTS: InstructionGroup = [
   NO_OPERATION,
   { name: "PAUSE", rows: ["F3 90"], semantics: (x) => x.invoke(pause) },
   { name: "LFENCE", rows: ["NP 0F AE /5: Rd"], feature: "sse2", semantics: nothing },
-  { name: "MFENCE", rows: ["NP 0F AE /6: Rd"], feature: "sse2", semantics: nothing },
+  { name: "MFENCE", rows: ["NP 0F AE /6: Rd"], feature: "sse2", semantics: (x) => x.c.atomicFence() },
   { name: "SFENCE", rows: ["NP 0F AE /7: Rd"], feature: "sse", semantics: nothing },
   { name: "CLFLUSH", rows: ["NP 0F AE /7: Mb"], feature: "clflush", semantics: flush },
   { name: "CLFLUSHOPT", rows: ["66 0F AE /7: Mb"], feature: "clflushopt", semantics: flush },

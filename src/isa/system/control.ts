@@ -33,6 +33,7 @@ import {
 } from "../state.ts";
 import { DR7_GD } from "./events.ts";
 import { CS, isLongMode, requireCpl0 } from "./modes.ts";
+import { serialize } from "./serialize.ts";
 
 const CR0_DEFINED =
   CR0_BIT.PE |
@@ -266,7 +267,7 @@ function moveFrom(x: Sem, read: typeof readCr): void {
 
 function moveTo(x: Sem, write: typeof writeCr): void {
   x.invoke(write, x.registerNumber(0), x.read(1).zx());
-  x.endBlock();
+  serialize(x);
 }
 
 export const CONTROL_INSTRUCTIONS: InstructionGroup = [

@@ -4,8 +4,9 @@ import type { Val } from "../../wasm/value.ts";
 import { ANY_SUBLEAF, CPUID_ENTRY, CPUID_HEADER, CPUID_TABLE } from "../cpuid-table.ts";
 import { helper, hostReadMsr } from "../helper.ts";
 import type { InstructionGroup } from "../instruction.ts";
-import type { Env, Sem } from "../semantics.ts";
+import type { Env } from "../semantics.ts";
 import { CR4, CR4_BIT, GPR, XCR0 } from "../state.ts";
+import { serialize } from "./serialize.ts";
 import { xsaveSize } from "./xsave-layout.ts";
 
 const FIRST_ENTRY = CPUID_TABLE + CPUID_HEADER.SIZE;
@@ -87,10 +88,13 @@ const cpuid = helper("cpuid", [], [], (x) => {
   x.done();
 });
 
-/** What other processors have changed is seen behind it (SDM Vol. 3A 9.3). */
-function serializing(x: Sem): void {
-  x.invoke(cpuid);
-  x.endBlock();
-}
-
-export const CPUID_INSTRUCTIONS: InstructionGroup = [{ name: "CPUID", rows: ["0F A2; end"], semantics: serializing }];
+export const CPUID_INSTRUCTIONS: InstructionGroup = [
+  {
+    name: "CPUID",
+    rows: ["0F A2; end"],
+    semantics: (x) => {
+      x.invoke(cpuid);
+      serialize(x);
+    },
+  },
+];

@@ -87,9 +87,12 @@ export function fetchDescriptor(x: Env, selector: Val, vector: number, error: Op
   return { at, low, attr: x.c.let(attrOf(low)) };
 }
 
+/** The busy bit of a TSS descriptor, in its type. */
+export const TSS_BUSY = 2;
+
 /** Sets the accessed bit of a code or data segment in its table, if it is clear. */
 export function markAccessed(x: Env, at: Val, attr: Val): void {
-  x.c.if(attr.and(1).eqz(), () => x.store(8, at.add(5), attr.or(1).and(0xff), "system"), undefined, "unlikely");
+  x.c.if(attr.and(1).eqz(), () => x.updateByte(x.c.let(at.add(5)), "or", 1), undefined, "unlikely");
 }
 
 /** Loads a code or data segment register from a descriptor that has passed its checks. */

@@ -49,6 +49,8 @@ export const INTERRUPTS: InstructionGroup = [
     writes: "OSZAPC",
     semantics: (x) => {
       emitIret(x, x.opsize as 16 | 32 | 64, x.long, x.nextRip());
+      // It serialises, and what follows is looked up anew in any case.
+      x.c.atomicFence();
       x.continueAtRip();
     },
   },

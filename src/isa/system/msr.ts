@@ -33,6 +33,7 @@ import {
 import { allowedBits } from "./control.ts";
 import { requireCpl0 } from "./modes.ts";
 import { CONSTANT_MSRS, SPECIAL_MSR, STORED_MSRS, type StoredMsr } from "./msrs.ts";
+import { serialize } from "./serialize.ts";
 
 /** The time stamp counter as the guest sees it. */
 export function readTsc(x: Env): Val {
@@ -183,7 +184,7 @@ export const MSR_INSTRUCTIONS: InstructionGroup = [
     feature: "msr",
     semantics: (x) => {
       x.invoke(wrmsr, x.gpr(GPR.RCX, 32), edxEax(x));
-      x.endBlock();
+      serialize(x);
     },
   },
   { name: "RDTSC", rows: ["0F 31"], feature: "tsc", semantics: readTimeStamp },

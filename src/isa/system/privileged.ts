@@ -20,6 +20,7 @@ import {
   VECTOR,
 } from "../state.ts";
 import { iopl, isRealOrVirtual, requireCpl0 } from "./modes.ts";
+import { serialize } from "./serialize.ts";
 
 const HALTED = 1;
 const SHADOW_STI = 1;
@@ -36,7 +37,7 @@ function cacheFlush(name: string, row: string): Instruction {
     rows: [`${row}; end`],
     semantics: (x) => {
       requireCpl0(x);
-      x.endBlock();
+      serialize(x);
     },
   };
 }
@@ -112,7 +113,7 @@ function invalidatePage(x: Sem): void {
   const linear = x.c.let(x.address(0));
   // A non-canonical address does nothing (SDM Vol. 2A INVLPG).
   x.c.if(notCanonical(linear).eqz(), () => x.invoke(flushPage, linear));
-  x.endBlock();
+  serialize(x);
 }
 
 export const PRIVILEGED: InstructionGroup = [
@@ -157,7 +158,7 @@ export const PRIVILEGED: InstructionGroup = [
       requireCpl0(x);
       const at = x.c.let(x.addressAt(1, 0, 16));
       x.invoke(invpcid, x.read(0).zx(), at);
-      x.endBlock();
+      serialize(x);
     },
   },
   cacheFlush("INVD", "0F 08"),

@@ -24,8 +24,10 @@ import {
   setRealSegment,
   setSegment,
   setVirtualSegment,
+  TSS_BUSY,
 } from "./descriptors.ts";
 import { isLongMode, isRealOrVirtual, isVirtual8086, requireCpl0, requireProtected, wrapLinear } from "./modes.ts";
+import { serialize } from "./serialize.ts";
 
 /** Interrupt shadow of a load of SS: interrupts, and debug traps, wait for one more instruction (SDM Vol. 3A 6.8.3). */
 const SHADOW_MOV_SS = 2;
@@ -323,7 +325,7 @@ const loadTask = faultingHelper("loadTask", ["i32"], [], (x, selector) => {
   x.raiseIf(available.eqz(), VECTOR.GP, error);
   x.raiseIf(attr.and(SEG_ATTR.P).eqz(), VECTOR.NP, error);
   const at = x.call(descriptorAddress, selector, 8);
-  x.store(8, wrapLinear(x, at.add(5n)), attr.or(2).and(0xff), "system");
+  x.updateByte(x.c.let(wrapLinear(x, at.add(5n))), "or", TSS_BUSY);
   x.put(TR.selector, selector);
   x.put(TR.base, baseOf(low).or(high.shl(32)));
   x.put(TR.limit, limitOf(low));
@@ -356,6 +358,7 @@ function loadSelector(name: string, reg: number, load: typeof loadLdt): Instruct
       requireProtected(x);
       requireCpl0(x);
       x.invoke(load, x.read(0));
+      serialize(x);
     },
   };
 }

@@ -8,6 +8,7 @@ import type { Sem } from "../semantics.ts";
 import { CR0, CR0_BIT, type Field, GDTR_BASE, GDTR_LIMIT, IDTR_BASE, IDTR_LIMIT, VECTOR } from "../state.ts";
 import { requireCpl0 } from "./modes.ts";
 import { checkUmip } from "./segments.ts";
+import { serialize } from "./serialize.ts";
 
 /** Not zero in 64-bit mode: there the base has 64 bits whatever the operand size. */
 function wideBase(x: Sem): Val | undefined {
@@ -43,6 +44,7 @@ function loadTable(name: string, reg: number, limitField: Field, baseField: Fiel
           x.put(baseField, (x.opsize === 16 ? base.and(0xffffff) : base).zx());
         },
       );
+      serialize(x);
     },
   };
 }
@@ -96,7 +98,7 @@ export const TABLE_INSTRUCTIONS: InstructionGroup = [
       const kept = x.get(CR0).and(~(MSW_BITS & ~CR0_BIT.PE));
       x.put(CR0, kept.or(image.and(MSW_BITS)));
       x.invoke(updateMode);
-      x.endBlock();
+      serialize(x);
     },
   },
   {

@@ -41,6 +41,7 @@ import {
   setNullSegment,
   setSegment,
   setVirtualSegment,
+  TSS_BUSY,
 } from "./descriptors.ts";
 import { CS, SS, wrapLinear } from "./modes.ts";
 import { RFLAGS_BITS, setRflags } from "./rflags.ts";
@@ -160,8 +161,7 @@ function readTask(x: Env, layout: TssLayout, base: Val, task: IncomingTask): voi
 
 /** Changes the busy bit of the TSS descriptor at a linear address. */
 function setBusy(x: Env, linear: Val, busy: boolean): void {
-  const old = x.load(8, linear.add(5n), "system");
-  x.store(8, linear.add(5n), busy ? old.or(2) : old.and(~2), "system");
+  x.updateByte(x.c.let(linear.add(5n)), busy ? "or" : "and", busy ? TSS_BUSY : ~TSS_BUSY & 0xff);
 }
 
 /** Loads and checks LDTR and the segment registers by the selectors now in them, in the new task's context. EXT. */

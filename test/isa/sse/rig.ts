@@ -199,6 +199,7 @@ export class HelperModule {
       func: (target) => this.func(target),
       slowLoad: none,
       slowStore: (bits) => (bits === 8 ? this.storeByte : none()),
+      slowLocked: none,
       probeWrite: this.builder.func("probeWrite", ["i64", "i32", "i32"], ["i32"], (c) => c.results([0])),
     } as EngineParts;
   }

@@ -145,6 +145,7 @@ export function buildScratch(instructions: readonly Instruction[]): Scratch {
     },
     slowLoad: unused,
     slowStore: unused,
+    slowLocked: unused,
     get probeWrite(): FuncRef {
       return unused();
     },
