@@ -26,8 +26,8 @@ import type { Code, Local } from "../wasm/code.ts";
 import type { Memory } from "../wasm/memory.ts";
 import type { FuncRef } from "../wasm/module.ts";
 import { asVal, i32, i64, type Operand, type Val } from "../wasm/value.ts";
+import { atomicCode, atomicOperands, emitAtomic } from "./atomic-update.ts";
 import { VAR } from "./layout.ts";
-import { atomicCode, atomicOperands, emitAtomic } from "./locked-access.ts";
 
 /** What emitted code needs of the engine module that it is part of, or that it imports from. */
 export interface EngineParts {

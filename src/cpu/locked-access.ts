@@ -1,57 +1,17 @@
 // Locked read-modify-writes (SDM Vol. 3A 9.1.2): what LOCK and XCHG do to memory, and the processor itself to bits of its tables. Aligned ones are
-// atomic instructions of WebAssembly. Here are the fast form, which handlers and regions have inline, and the functions for everything else.
+// atomic instructions of WebAssembly, inline in handlers and regions (atomic-update.ts). Here are the functions for everything else.
 
-import type { AtomicUpdate, Bits, Env } from "../isa/semantics.ts";
-import type { Code, Local } from "../wasm/code.ts";
+import type { Bits, Env } from "../isa/semantics.ts";
+import type { Code } from "../wasm/code.ts";
 import type { FuncRef, ModuleBuilder } from "../wasm/module.ts";
-import { constantOf, i32, i64, select, type Val } from "../wasm/value.ts";
+import { i32, i64, select, type Val } from "../wasm/value.ts";
+import { ATOMIC_OPS, type AtomicOp, emitAtomic, narrow } from "./atomic-update.ts";
 import { isClosed, sharedWord } from "./code-pages.ts";
 import { valueType } from "./env.ts";
 import { SHARED, VAR } from "./layout.ts";
 import type { AccessChecks, AccessFuncs } from "./memory-access.ts";
 import type { PagingFuncs } from "./paging.ts";
 import type { LockFuncs } from "./shared-lock.ts";
-
-export const ATOMIC_OPS = ["add", "sub", "and", "or", "xor", "xchg", "cmpxchg", "neg"] as const;
-type AtomicOp = AtomicUpdate["op"];
-
-export function atomicCode(name: AtomicOp): number {
-  return ATOMIC_OPS.indexOf(name);
-}
-
-/** Operand and expected value, zero where the operation has none. */
-export function atomicOperands(update: AtomicUpdate, bits: Bits): readonly [operand: Val, expected: Val] {
-  const zero = constantOf(valueType(bits), 0);
-  return ["operand" in update ? update.operand : zero, "expected" in update ? update.expected : zero];
-}
-
-/** The atomic access to guest RAM at an aligned host offset; sets `old`. */
-export function emitAtomic(
-  x: Env,
-  bits: Bits,
-  host: Val,
-  name: AtomicOp,
-  operand: Val,
-  expected: Val,
-  old: Local,
-): void {
-  const { c, ram } = x;
-  const bytes = bits / 8;
-  if (name === "cmpxchg") c.set(old, c.atomicCompareExchange(ram, bytes, host, expected, operand));
-  else if (name === "neg") {
-    c.set(old, c.atomicLoad(valueType(bits), ram, bytes, host));
-    c.loop((again) => {
-      const found = c.let(c.atomicCompareExchange(ram, bytes, host, old, narrow(bits, old.neg())));
-      const lost = c.let(found.ne(old));
-      c.set(old, found);
-      c.brIf(again, lost);
-    });
-  } else c.set(old, c.atomicRmw(name, ram, bytes, host, operand));
-}
-
-function narrow(bits: Bits, value: Val): Val {
-  return bits >= 32 ? value : value.and(bits === 8 ? 0xff : 0xffff);
-}
 
 function apply(c: Code, bits: Bits, code: Val, old: Val, operand: Val, expected: Val): Val {
   const result = c.local(valueType(bits));
