@@ -108,7 +108,8 @@ function basicLeaves(model: CpuModel, topology: CpuidTopology): Leaf[] {
   put(4, cache(2, 1, 8, 64, groups), 1);
   put(4, cache(3, 2, 8, 512, groups), 2);
   put(6, { eax: bits(6, "eax") });
-  put(7, { ebx: bits(7, "ebx"), ecx: bits(7, "ecx"), edx: bits(7, "edx") }, 0);
+  put(7, { eax: 2, ebx: bits(7, "ebx"), ecx: bits(7, "ecx"), edx: bits(7, "edx") }, 0);
+  put(7, { edx: bits(7, "edx", 2) }, 2);
   for (const leaf of model.maxBasic >= 0x1f ? [0xb, 0x1f] : [0xb]) {
     put(leaf, { eax: idWidth(groups.threads), ebx: groups.threads, ecx: 0x100, edx: apicId }, 0);
     put(leaf, { eax: packageBits, ebx: perPackage, ecx: 0x201, edx: apicId }, 1);

@@ -86,6 +86,7 @@ const LEAF_7_EBX: Names = {
 const LEAF_7_ECX: Names = { umip: 2, pku: 3, la57: 16, rdpid: 22 };
 const LEAF_6_EAX: Names = { arat: 2 };
 const LEAF_7_EDX: Names = { fsrm: 4, spec_ctrl: 26, stibp: 27, arch_capabilities: 29, ssbd: 31 };
+const LEAF_7_2_EDX: Names = { bhi_ctrl: 4 };
 const LEAF_D_1_EAX: Names = { xsaveopt: 0, xsavec: 1, xgetbv1: 2, xsaves: 3 };
 const LEAF_80000001_EDX: Names = { syscall: 11, nx: 20, pdpe1gb: 26, rdtscp: 27, lm: 29 };
 const LEAF_80000001_ECX: Names = { lahf_lm: 0, svm: 2, lzcnt: 5, sse4a: 6, prefetchw: 8 };
@@ -98,6 +99,7 @@ export const FEATURES: { readonly [name: string]: Feature } = Object.fromEntries
   ...at(7, 0, "ebx", LEAF_7_EBX),
   ...at(7, 0, "ecx", LEAF_7_ECX),
   ...at(7, 0, "edx", LEAF_7_EDX),
+  ...at(7, 2, "edx", LEAF_7_2_EDX),
   ...at(0xd, 1, "eax", LEAF_D_1_EAX),
   ...at(0x80000001, 0, "edx", LEAF_80000001_EDX),
   ...at(0x80000001, 0, "ecx", LEAF_80000001_ECX),

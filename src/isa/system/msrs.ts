@@ -69,8 +69,8 @@ export const STORED_MSRS: readonly StoredMsr[] = [
   stored(0xc0000083, "CSTAR", CSTAR, 0n, "canonical"),
   stored(0xc0000084, "FMASK", SFMASK, above(32)),
   stored(0xc0000103, "TSC_AUX", TSC_AUX, above(32)),
-  // IBRS, STIBP and SSBD: there is no speculation to restrict, the bits are remembered.
-  stored(0x48, "SPEC_CTRL", SPEC_CTRL, ALL & ~0x7n),
+  // IBRS, STIBP, SSBD and BHI_DIS_S: there is no speculation to restrict, the bits are remembered.
+  stored(0x48, "SPEC_CTRL", SPEC_CTRL, ALL & ~0x407n),
   stored(0x174, "SYSENTER_CS", SYSENTER_CS),
   stored(0x175, "SYSENTER_ESP", SYSENTER_ESP, 0n, "canonical"),
   stored(0x176, "SYSENTER_EIP", SYSENTER_EIP, 0n, "canonical"),
