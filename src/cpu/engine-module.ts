@@ -56,7 +56,7 @@ import { emitLock } from "./shared-lock.ts";
 import { emitFlagFunctions } from "./translator/flags.ts";
 import {
   END_SECTION,
-  emitUnaligned,
+  emitRegionAccess,
   encodeEnds,
   encodeHandlers,
   HANDLER_SECTION,
@@ -302,10 +302,11 @@ function emitTranslatorExports(
   store: HelperStore,
   parts: EngineParts,
   table: TableRef,
+  { paging, invalidateRange }: Foundation,
 ): void {
   m.exportTable(SUPPORT.TABLE, table);
   for (const [helper, func] of store.independent()) m.exportFunc(SUPPORT.HELPER + helper.name, func);
-  emitUnaligned(m, env);
+  emitRegionAccess(m, env, paging, invalidateRange);
   const flags = emitFlagFunctions(m, parts.cpu);
   m.exportFunc(SUPPORT.FLAG_PARTS, flags.flagParts);
   m.exportFunc(SUPPORT.SPILL_FLAGS, flags.spillFlags);
@@ -397,7 +398,7 @@ export function buildEngineModule(
   m.exportFunc("lookup", blocks.lookup);
   m.exportFunc("decodeBlock", decode);
   store.writeAll();
-  emitTranslatorExports(m, env, store, parts, table);
+  emitTranslatorExports(m, env, store, parts, table, base);
   m.customSection(HANDLER_SECTION, encodeHandlers(instructions, plan.handlers));
   m.customSection(END_SECTION, encodeEnds(plan.handlers));
   return { bytes: m.toBytes(), plan };

@@ -1,7 +1,20 @@
 // The code of one region while it is being written: the guest's registers and flags in locals, and the ways out, which put them back into
 // the vCPU's memory.
 
-import { FCF, FRES, FX, GPR_COUNT, RIP_BASE } from "../../isa/state.ts";
+import {
+  DEBUG_TRAPS,
+  DR7,
+  FCF,
+  type Field,
+  FLAG,
+  FRES,
+  FX,
+  GPR_COUNT,
+  RFLAGS,
+  RIP,
+  RIP_BASE,
+  SHADOW,
+} from "../../isa/state.ts";
 import { type Code, type Label, Local, type Mark } from "../../wasm/code.ts";
 import type { Memory } from "../../wasm/memory.ts";
 import type { FuncRef, FuncType, TableRef } from "../../wasm/module.ts";
@@ -42,6 +55,9 @@ export interface RecordPlace {
   readonly block: number;
   readonly distance: number;
 }
+
+/** VAR.CODE_KEY of 64-bit code. */
+const MODE_64 = 2;
 
 /** HOST of a dead block (src/cpu/blocks.ts). */
 const DEAD = -1;
@@ -98,6 +114,7 @@ export class RegionCode {
   private readonly held = new Map<number, Local>();
   private saveAll: Label | undefined;
   private interpret: Label | undefined;
+  private chain: Label | undefined;
   private saved: Label | undefined;
 
   /** `pages`: RIP of the region's pages where it was found. `descriptor`: where each vCPU has the addresses of the region's blocks. */
@@ -135,27 +152,30 @@ export class RegionCode {
     const { c, cpu } = this;
     c.block((saved) => {
       this.saved = saved;
-      c.block((saveAll) => {
-        this.saveAll = saveAll;
-        c.block((interpret) => {
-          this.interpret = interpret;
-          c.st32(cpu, 0, 1, this.descriptor + DESCRIPTOR.USED);
-          const entry = c.local("i32", cpu.ld16u(c.params[0].sub(BLOCK.SIZE - BLOCK.ENTRY)));
-          this.loadRegisters(true);
-          this.later("load floats", () =>
-            entries.reduce<Val>((depth, block, n) => {
-              const own = this.floats.depthOf(block);
-              return own === 0 ? depth : select(entry.eq(n), i32(own), depth);
-            }, i32(0)),
-          );
-          c.set(this.invalidations, cpu.ld32(0, VAR.COUNT_INVALIDATED));
-          this.enterPage(entry, entryPages);
-          body(entry);
+      c.block((chain) => {
+        this.chain = chain;
+        c.block((saveAll) => {
+          this.saveAll = saveAll;
+          c.block((interpret) => {
+            this.interpret = interpret;
+            c.st32(cpu, 0, 1, this.descriptor + DESCRIPTOR.USED);
+            const entry = c.local("i32", cpu.ld16u(c.params[0].sub(BLOCK.SIZE - BLOCK.ENTRY)));
+            this.loadRegisters(true);
+            this.later("load floats", () =>
+              entries.reduce<Val>((depth, block, n) => {
+                const own = this.floats.depthOf(block);
+                return own === 0 ? depth : select(entry.eq(n), i32(own), depth);
+              }, i32(0)),
+            );
+            c.set(this.invalidations, cpu.ld32(0, VAR.COUNT_INVALIDATED));
+            this.enterPage(entry, entryPages);
+            body(entry);
+          });
+          c.set(this.status, STATUS.INTERPRET);
         });
-        c.set(this.status, STATUS.INTERPRET);
+        this.saveRegisters(true);
+        this.later("save floats");
       });
-      this.saveRegisters(true);
-      this.later("save floats");
       c.if(this.target.ne(0n), () => this.goOn());
     });
     c.st32(cpu, 0, this.at, VAR.IP);
@@ -248,6 +268,17 @@ export class RegionCode {
     );
   }
 
+  /** Not zero where the lookup of a block would do more than to find it (src/cpu/blocks.ts). */
+  private needsLook(): Val {
+    const { cpu } = this;
+    const field = ({ offset }: Field): Val => cpu.ld32(0, offset);
+    return field(DEBUG_TRAPS)
+      .or(cpu.ld32(0, VAR.EVENT_PENDING))
+      .or(field(RFLAGS).and(FLAG.TF))
+      .or(field(DR7).and(0xff))
+      .or(cpu.ld32(0, VAR.CODE_KEY).xor(MODE_64));
+  }
+
   /** Sets RIP_BASE for a record in a page. */
   private setPage(page: number): void {
     if (this.pages.length > 1) this.c.st64(this.cpu, 0, this.rip(0, page), RIP_BASE.offset);
@@ -272,13 +303,17 @@ export class RegionCode {
           () => {
             const header = record.sub(BLOCK.SIZE);
             c.st32(cpu, 0, budget.sub(cpu.ld32(header, BLOCK.COUNT)), VAR.BUDGET);
+            // The interrupt shadow of STI holds for one instruction: there is no poll before it.
+            c.st32(cpu, 0, 0, SHADOW.offset);
             c.returnCallIndirect(this.parts.table, REGION_TYPE, cpu.ld32(header, BLOCK.REGION), [record]);
           },
           undefined,
           "likely",
         );
-        c.set(this.at, record);
-        c.set(this.status, STATUS.ENTER);
+        c.if(cpu.ld32(0, SHADOW.offset).eqz(), () => {
+          c.set(this.at, record);
+          c.set(this.status, STATUS.ENTER);
+        });
       },
       undefined,
       "likely",
@@ -379,7 +414,9 @@ export class RegionCode {
         if (!usesFloats) this.later("save floats");
         c.set(this.at, record);
         c.set(this.status, status);
-        c.br(this.saved as Label);
+        c.brIf(this.saved as Label, status.ne(STATUS.LOOKUP).or(this.needsLook()));
+        c.set(this.target, cpu.ld64(0, RIP.offset));
+        c.br(this.chain as Label);
       },
       undefined,
       "unlikely",

@@ -256,7 +256,7 @@ export class TranslatorSemantics extends VectorSemantics {
       hit,
       () => c.set(value, read()),
       () => {
-        if (bits === 8 || strict) {
+        if (strict) {
           this.interpret();
           return;
         }
@@ -304,7 +304,7 @@ export class TranslatorSemantics extends VectorSemantics {
       hit,
       () => c.store(this.ram, bits / 8, host, stored),
       () => {
-        if (bits === 8 || strict) {
+        if (strict) {
           this.interpret();
           return;
         }
@@ -320,8 +320,16 @@ export class TranslatorSemantics extends VectorSemantics {
     const { c } = this;
     const address = c.let(linear);
     const entry = this.tlbEntry(address, TLB_TABLE_SIZE);
-    c.if(this.hits(bits, entry).eqz(), () => this.interpret(), undefined, "unlikely");
-    const host = c.let(entry.wrap());
+    const host = c.local("i32", entry.wrap());
+    c.if(
+      this.hits(bits, entry).eqz(),
+      () => {
+        c.set(host, this.modifiable(bits, address));
+        c.if(host.eq(-1), () => this.interpret());
+      },
+      undefined,
+      "unlikely",
+    );
     const old = c.let(this.loadRam(bits, host));
     c.store(this.ram, bits / 8, host, c.let(change(old)));
   }
@@ -339,8 +347,21 @@ export class TranslatorSemantics extends VectorSemantics {
 
   override probeWrite(bits: Bits | 128, linear: Val, access: Access = "data"): void {
     if (access === "system") throw new Untranslatable("system access");
-    const entry = this.tlbEntry(this.c.let(linear), TLB_TABLE_SIZE);
-    this.c.if(this.hits(bits, entry).eqz(), () => this.interpret(), undefined, "unlikely");
+    const { c } = this;
+    const address = c.let(linear);
+    const entry = this.tlbEntry(address, TLB_TABLE_SIZE);
+    c.if(
+      this.hits(bits, entry).eqz(),
+      () => c.if(this.modifiable(bits, address).eq(-1), () => this.interpret()),
+      undefined,
+      "unlikely",
+    );
+  }
+
+  /** Host offset of an operand in memory that the TLB has not got for writing, or -1. */
+  private modifiable(bits: Bits | 128, address: Val): Val {
+    const func = this.region.parts.support(SUPPORT.MODIFY, { params: ["i64", "i32"], results: ["i32"] });
+    return this.c.call(func, address, bits / 8);
   }
 
   // Faults: whatever may raise an exception is left to the interpreter from the start of the instruction.

@@ -3,73 +3,135 @@
 
 import type { Instruction } from "../../isa/instruction.ts";
 import type { Bits, Env } from "../../isa/semantics.ts";
-import { CPL, CR0, CR0_BIT, FLAG, RFLAGS } from "../../isa/state.ts";
+import { CPL, CR0, CR0_BIT, FLAG, PENDING_VECTOR, RFLAGS } from "../../isa/state.ts";
 import type { Code } from "../../wasm/code.ts";
 import type { FuncRef, ModuleBuilder } from "../../wasm/module.ts";
-import { op, type Val } from "../../wasm/value.ts";
+import { i32, op, select, type Val } from "../../wasm/value.ts";
+import { breakpointsEnabled } from "../breakpoints.ts";
+import { codeBits, isClosed, pageWords } from "../code-pages.ts";
 import { parseRow, type Row } from "../decode-table.ts";
 import { valueType } from "../env.ts";
 import type { HandlerSpec } from "../handlers.ts";
-import { VAR } from "../layout.ts";
+import { PAGE_WORDS, VAR } from "../layout.ts";
+import { WIDTHS, type Width } from "../memory-access.ts";
+import { type PagingFuncs, WALK } from "../paging.ts";
 
 /** Names of the engine module's exports that regions import. */
 export const SUPPORT = {
   TABLE: "handlers",
   HELPER: "helper.",
-  LOAD: "unalignedLoad",
-  STORE: "unalignedStore",
+  LOAD: "regionLoad",
+  STORE: "regionStore",
+  MODIFY: "regionModify",
   FLAG_PARTS: "flagParts",
   SPILL_FLAGS: "spillFlags",
 } as const;
 
-type Width = Bits | 128;
-/** Widths of accesses that may be unaligned. */
-export const UNALIGNED_WIDTHS: readonly Width[] = [16, 32, 64, 128];
-
-/** Host offset of an unaligned access that stays in a page of the TLB; leaves by `refuse` where it is anything else. */
-function lookUp(c: Code, x: Env, width: Width, table: number, refuse: () => void): Val {
-  const [linear] = c.params;
-  const slot = linear.shrU(9).wrap().and(x.cpu.ld32(0, VAR.TLB_INDEX_MASK)).add(x.cpu.ld32(0, table));
-  const found = c.let(x.cpu.ld64(slot).xor(linear));
-  const crosses = linear
-    .wrap()
-    .and(0xfff)
-    .gtU(0x1000 - width / 8);
-  // Alignment checking: SDM Vol. 3A 6.15, #AC.
-  const checked = x.get(CPL).eq(3).and(x.get(CR0).and(CR0_BIT.AM).ne(0)).and(x.get(RFLAGS).and(FLAG.AC).ne(0));
-  c.if(found.and(x.cpu.ld64(0, VAR.TLB_MASK)).ne(0n).or(crosses).or(checked), refuse, undefined, "unlikely");
-  return found.wrap();
+/** (linear, WALK.WRITE or 0, bytes) -> host offset of an access within a page of RAM, which is in the TLB from now on, or -1 where the
+ *  interpreter shall do it: what faults, crosses a page, is no RAM or has its alignment checked (SDM Vol. 3A 6.15, #AC). */
+function emitPlace(m: ModuleBuilder, env: (c: Code) => Env, paging: PagingFuncs): FuncRef {
+  return m.func("regionPlace", ["i64", "i32", "i32"], ["i32"], (c) => {
+    const x = env(c);
+    const { cpu } = x;
+    const [linear, write, bytes] = c.params;
+    const crosses = linear.wrap().and(0xfff).gtU(i32(0x1000).sub(bytes));
+    const user = c.let(x.get(CPL).eq(3));
+    const checked = user.and(x.get(CR0).and(CR0_BIT.AM).ne(0)).and(x.get(RFLAGS).and(FLAG.AC).ne(0));
+    const misaligned = linear.wrap().and(bytes.sub(1)).ne(0);
+    c.if(crosses.or(checked.and(misaligned)), () => c.ret(-1), undefined, "unlikely");
+    const table = cpu.ld32(select(write, i32(VAR.TLB_WRITE), VAR.TLB_READ));
+    const slot = linear.shrU(9).wrap().and(cpu.ld32(0, VAR.TLB_INDEX_MASK)).add(table);
+    const found = c.let(cpu.ld64(slot).xor(linear));
+    c.if(found.and(cpu.ld64(0, VAR.TLB_MASK)).eqz(), () => c.ret(found.wrap()), undefined, "likely");
+    const canonical = linear.shl(16).shrS(16).eq(linear);
+    c.if(canonical.eqz().or(breakpointsEnabled(x)), () => c.ret(-1), undefined, "unlikely");
+    const [status, host] = c.callMany(paging.translate, [linear, write.or(user.shl(2))]);
+    c.if(
+      status,
+      () => {
+        // The interpreter raises the fault again, with the same CR2.
+        c.if(status.eq(1), () => {
+          x.put(PENDING_VECTOR, -1);
+          c.st32(cpu, 0, cpu.ld32(0, VAR.COUNT_FAULTS).sub(1), VAR.COUNT_FAULTS);
+        });
+        c.ret(-1);
+      },
+      undefined,
+      "unlikely",
+    );
+    c.results([host]);
+  });
 }
 
 /** (linear) -> (status, value): not zero where the interpreter shall do it. */
-function emitLoad(m: ModuleBuilder, env: (c: Code) => Env, width: Width): FuncRef {
+function emitLoad(m: ModuleBuilder, env: (c: Code) => Env, place: FuncRef, width: Width): FuncRef {
   const type = width === 128 ? "v128" : valueType(width);
-  return m.func(`unalignedLoad${width}`, ["i64"], ["i32", type], (c) => {
+  return m.func(`regionLoad${width}`, ["i64"], ["i32", type], (c) => {
     const x = env(c);
     const nothing = width === 128 ? op("i32x4.splat", 0) : 0;
-    const at = lookUp(c, x, width, VAR.TLB_READ, () => c.ret(1, nothing));
+    const at = c.let(c.call(place, c.params[0], 0, width / 8));
+    c.if(at.eq(-1), () => c.ret(1, nothing), undefined, "unlikely");
     const { ram } = x;
     const value = { 8: ram.ld8u, 16: ram.ld16u, 32: ram.ld32, 64: ram.ld64, 128: ram.ldv128 }[width].call(ram, at);
     c.results([0, value]);
   });
 }
 
+/** Whether code was decoded from the neighbourhood of some bytes of one page. */
+function holdsCode(x: Env, first: Val, last: Val): Val {
+  const code = x.c.atomicLoad("i64", x.ram, 8, pageWords(x, first), PAGE_WORDS.CODE);
+  return code.and(codeBits(first, last)).ne(0n);
+}
+
 /** (linear, value) -> status. */
-function emitStore(m: ModuleBuilder, env: (c: Code) => Env, width: Width): FuncRef {
+function emitStore(
+  m: ModuleBuilder,
+  env: (c: Code) => Env,
+  place: FuncRef,
+  invalidateRange: FuncRef,
+  width: Width,
+): FuncRef {
   const type = width === 128 ? "v128" : valueType(width);
-  return m.func(`unalignedStore${width}`, ["i64", type], ["i32"], (c) => {
+  return m.func(`regionStore${width}`, ["i64", type], ["i32"], (c) => {
     const x = env(c);
-    const at = lookUp(c, x, width, VAR.TLB_WRITE, () => c.ret(1));
-    c.store(x.ram, width / 8, at, c.params[1]);
+    const [linear, value] = c.params;
+    const at = c.let(c.call(place, linear, WALK.WRITE, width / 8));
+    c.if(at.eq(-1), () => c.ret(1), undefined, "unlikely");
+    c.if(isClosed(x, at), () => {
+      // Data beside code. What was made of code must not go while a region runs: there the interpreter stores.
+      c.if(holdsCode(x, at, at.add(width / 8 - 1)), () => c.ret(1));
+      c.store(x.ram, width / 8, at, value);
+      c.invoke(invalidateRange, at, width / 8);
+      c.ret(0);
+    });
+    c.store(x.ram, width / 8, at, value);
     c.results([0]);
   });
 }
 
-export function emitUnaligned(m: ModuleBuilder, env: (c: Code) => Env): void {
-  for (const width of UNALIGNED_WIDTHS) {
-    m.exportFunc(SUPPORT.LOAD + width, emitLoad(m, env, width));
-    m.exportFunc(SUPPORT.STORE + width, emitStore(m, env, width));
+/** (linear, bytes) -> host offset where an operand may be read and written in place, or -1. */
+function emitModify(m: ModuleBuilder, env: (c: Code) => Env, place: FuncRef): FuncRef {
+  return m.func("regionModify", ["i64", "i32"], ["i32"], (c) => {
+    const x = env(c);
+    const [linear, bytes] = c.params;
+    const at = c.let(c.call(place, linear, WALK.WRITE, bytes));
+    c.if(at.ne(-1), () => c.if(isClosed(x, at), () => c.ret(-1)));
+    c.results([at]);
+  });
+}
+
+export function emitRegionAccess(
+  m: ModuleBuilder,
+  env: (c: Code) => Env,
+  paging: PagingFuncs,
+  invalidateRange: FuncRef,
+): void {
+  const place = emitPlace(m, env, paging);
+  for (const width of WIDTHS) {
+    m.exportFunc(SUPPORT.LOAD + width, emitLoad(m, env, place, width));
+    m.exportFunc(SUPPORT.STORE + width, emitStore(m, env, place, invalidateRange, width));
   }
+  m.exportFunc(SUPPORT.MODIFY, emitModify(m, env, place));
 }
 
 export const HANDLER_SECTION = "skep.handlers";
