@@ -15,6 +15,8 @@ export interface Uart16550Options {
   onOutput(byte: number): void;
   /** A `receive` that took less than it was given can be repeated. */
   onRoom?(): void;
+  /** Whether LSR says just that the transmitter is empty, and writing to it will not change that. Called at each change. */
+  onStatus?(usual: boolean): void;
   /** The guest starts or ends a break condition on the line. */
   onBreak?(on: boolean): void;
 }
@@ -82,7 +84,7 @@ const SCHEMA: Schema = {
     listening: "bool",
     polls: "u8",
   },
-  derived: ["interrupt", "timers", "timer"],
+  derived: ["interrupt", "timers", "timer", "usual"],
 };
 
 export class Uart16550 implements Stateful, PortHandler {
@@ -115,12 +117,15 @@ export class Uart16550 implements Stateful, PortHandler {
   private readonly timer: Timer;
   private readonly onOutput: (byte: number) => void;
   private readonly onBreak: (on: boolean) => void;
+  private readonly onStatus: (usual: boolean) => void;
+  private usual = false;
 
   constructor(options: Uart16550Options) {
     this.interrupt = options.interrupt;
     this.timers = options.timers;
     this.onOutput = (byte) => options.onOutput(byte);
     this.onBreak = (on) => options.onBreak?.(on);
+    this.onStatus = (usual) => options.onStatus?.(usual);
     this.input.onRoom = () => options.onRoom?.();
     this.timer = options.timers.create(`${options.name} receive timeout`, () => {
       this.timeoutAt = Number.POSITIVE_INFINITY;
@@ -154,6 +159,7 @@ export class Uart16550 implements Stateful, PortHandler {
   afterRestore(): void {
     if (this.timeoutAt === Number.POSITIVE_INFINITY) this.timer.cancel();
     else this.timer.arm(this.timeoutAt);
+    this.tellStatus();
   }
 
   /** Host input. Returns how many bytes were taken; the rest is to be offered again after `onRoom`. */
@@ -425,5 +431,13 @@ export class Uart16550 implements Stateful, PortHandler {
   /** On a PC, OUT2 opens the gate between the UART and the interrupt line (IBM PC/AT Technical Reference, serial adapter). */
   private updateInterrupt(): void {
     this.interrupt.set((this.mcr & MCR.OUT2) !== 0 && this.cause() !== IIR.NONE);
+    this.tellStatus();
+  }
+
+  private tellStatus(): void {
+    const usual = (this.mcr & MCR.LOOP) === 0 && this.lineStatus() === (LSR.THRE | LSR.TEMT);
+    if (usual === this.usual) return;
+    this.usual = usual;
+    this.onStatus(usual);
   }
 }

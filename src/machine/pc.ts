@@ -180,6 +180,7 @@ export class Pc {
           interrupt: this.isaPin(irq, name),
           onOutput: (byte) => options.onSerial(position, byte),
           onRoom: () => options.onRoom(position),
+          onStatus: (usual) => this.processors.portIsUsual(position, usual),
         }),
     );
     if (config.debugExitPort !== undefined) {

@@ -33,6 +33,8 @@ export interface Processors {
   /** Of each, with the anomalies that were counted elsewhere than in the machine's own log. */
   statistics(): readonly { readonly vcpu: VcpuStatistics; readonly anomalies: { readonly [kind: string]: number } }[];
   answer(cpu: number, request: VcpuRequest): VcpuAnswer;
+  /** A serial port, by position, says whether its line status is as usual: that need not be asked of it then. */
+  portIsUsual(position: number, usual: boolean): void;
   /** All of them stand still. */
   save(): readonly VcpuSections[];
   restore(sections: readonly VcpuSections[]): void;
@@ -104,6 +106,8 @@ export class LocalProcessors implements Processors {
     if (vcpu === undefined) throw noSuchVcpu(cpu, vcpus.length);
     return answerVcpu(vcpu, request);
   }
+
+  portIsUsual(): void {}
 
   save(): readonly VcpuSections[] {
     return this.vm.vcpus.map(saveVcpu);

@@ -32,3 +32,13 @@ export const SERIAL_PORTS = [
   { name: "com3", port: 0x3e8, irq: 4 },
   { name: "com4", port: 0x2e8, irq: 3 },
 ] as const;
+
+/** Writes that nobody has to wait for, where vCPUs have threads of their own: to memory behind the PCI bridge; the transmitters of the serial
+ *  ports, which are empty again at once (PC16550D 8.4: THRE, TEMT), by position first; the address register of PCI configuration space. */
+export const POSTED_ACCESSES = {
+  ranges: [PCI_WINDOWS.memory32, PCI_WINDOWS.memory64],
+  ports: [
+    ...SERIAL_PORTS.map(({ port }) => ({ port, size: 1 as const, status: { port: port + 5, value: 0x60 } })),
+    { port: 0xcf8, size: 4 as const },
+  ],
+} as const;

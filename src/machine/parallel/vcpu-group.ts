@@ -12,7 +12,7 @@ import { ApicMode } from "../../vmm/io/destination.ts";
 import type { InterruptRouter } from "../../vmm/io/interrupt-router.ts";
 import type { CodeKeeper, GuestRam } from "../../vmm/memory.ts";
 import { ControlArea, ENDED, GLOBAL, PHASE, RUN_STATE, VCPU } from "../../vmm/parallel/control-area.ts";
-import { ExitReceiver, type ExitServer } from "../../vmm/parallel/exit-channel.ts";
+import { ExitReceiver, type ExitServer, setUsual } from "../../vmm/parallel/exit-channel.ts";
 import { RemoteApic } from "../../vmm/parallel/remote-apic.ts";
 import { CodeWrites } from "../../vmm/parallel/shared-code.ts";
 import { spinPause } from "../../vmm/parallel/spin.ts";
@@ -66,6 +66,8 @@ export class VcpuGroup implements Processors, CodeKeeper {
   private readonly codePages: CodePages;
   /** By vCPU: its thread has been asked for. */
   private readonly spawned: boolean[];
+  /** By vCPU: it waits for an answer. */
+  private readonly waiting: boolean[] = [];
 
   constructor(options: VcpuGroupOptions) {
     const { config, router, memory, threads } = options;
@@ -169,6 +171,10 @@ export class VcpuGroup implements Processors, CodeKeeper {
     });
   }
 
+  portIsUsual(position: number, usual: boolean): void {
+    setUsual(this.area, position, usual);
+  }
+
   // ---- What devices write to memory ----
 
   memoryWritten(host: number, length: number): void {
@@ -203,20 +209,19 @@ export class VcpuGroup implements Processors, CodeKeeper {
   /** Answers what vCPUs wait for; true if there was anything. */
   private serve(): boolean {
     const { server, vm } = this.options;
+    const { links, receivers, spawned, waiting } = this;
     let any = false;
-    for (let id = 0; id < this.links.length; id++) {
-      if (!this.spawned[id]) {
-        if (this.links[id].load(VCPU.REQUESTS) & STARTS) this.spawn(id);
-        continue;
-      }
-      const receiver = this.receivers[id];
-      const { waiting } = receiver;
-      // What the vCPU posted before the access comes before it.
-      if (receiver.takeNews(server)) any = true;
-      if (!waiting) continue;
+    for (let id = 0; id < links.length; id++) {
+      waiting[id] = spawned[id] && receivers[id].waiting;
+      if (!spawned[id] && links[id].load(VCPU.REQUESTS) & STARTS) this.spawn(id);
+    }
+    // What any vCPU posted before one of these accesses began comes before it.
+    for (let id = 0; id < links.length; id++) if (spawned[id] && receivers[id].takeNews(server)) any = true;
+    for (let id = 0; id < links.length; id++) {
+      if (!waiting[id]) continue;
       any = true;
-      if (vm.ended === undefined) receiver.serve(server);
-      else receiver.dismiss();
+      if (vm.ended === undefined) receivers[id].serve(server);
+      else receivers[id].dismiss();
     }
     return any;
   }

@@ -37,7 +37,7 @@ import { restoreVcpu, saveVcpu, type VcpuSections } from "../processors.ts";
 import { CHANNEL, type FromMachine, type VcpuThreadParts } from "../protocol.ts";
 import { vcpuStatistics } from "../statistics.ts";
 import { answerVcpu, type VcpuRequest } from "../vcpu-control.ts";
-import { PCI_WINDOWS } from "../wiring.ts";
+import { POSTED_ACCESSES } from "../wiring.ts";
 import { type ThreadAnswer, type ThreadStatistics, vcpuLinks } from "./vcpu-links.ts";
 
 export interface VcpuThreadOptions {
@@ -79,7 +79,7 @@ export class VcpuThread {
     const trace = traceTo(config.trace as TraceKind[], traced);
     this.anomalies = new Anomalies(trace.anomalies);
     const timers = new TimerQueue(this.clock);
-    this.exits = new ExitChannel(this.link, this.bell, [PCI_WINDOWS.memory32, PCI_WINDOWS.memory64]);
+    this.exits = new ExitChannel(this.link, this.bell, POSTED_ACCESSES);
     const router = new InterruptRouter(() => this.area.apicGeneration);
     this.interrupts = new PostedInterrupts(
       this.link,

@@ -21,6 +21,8 @@ export const GLOBAL = {
   APIC_GENERATION: 2 * LINE,
   /** Counts how often a vCPU left the state DEAF. */
   WAKES: 3 * LINE,
+  /** By posted port (`PostedPort`): not zero while its status is as usual. */
+  USUAL: 4 * LINE,
 } as const;
 
 /** Words of a vCPU's block. */

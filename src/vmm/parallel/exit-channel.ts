@@ -1,10 +1,11 @@
 // Accesses of a vCPU to devices, which another thread runs: the vCPU writes one record, rings, and waits for the answer, at first by spinning,
 // for most answers come within a few microseconds. Memory writes into PCI windows are posted, as on a PCI bus (PCI Local Bus Specification
-// 3.0, 3.2.5): nobody waits for them, and a later access of the same vCPU finds them done. EOIs of level-triggered interrupts are posted too.
+// 3.0, 3.2.5): nobody waits for them, and a later access of any vCPU finds them done. So are writes to ports that do nothing but take a value,
+// and EOIs of level-triggered interrupts.
 
 import type { AccessSize } from "../bus.ts";
 import type { IoAccess } from "../io-space.ts";
-import { ACCESS, type Doorbell, NEWS, TURN, VCPU, WRITES_MAX } from "./control-area.ts";
+import { ACCESS, type ControlArea, type Doorbell, GLOBAL, NEWS, TURN, VCPU, WRITES_MAX } from "./control-area.ts";
 import { spinPause } from "./spin.ts";
 import type { VcpuLink } from "./vcpu-link.ts";
 
@@ -18,24 +19,61 @@ export interface PostedRange {
   readonly length: number;
 }
 
+/** A port where writes of one size are posted. */
+export interface PostedPort {
+  readonly port: number;
+  readonly size: AccessSize;
+  /** What a read of a byte gives right after such a write, as long as the device says that its status is as usual (`setUsual`). */
+  readonly status?: { readonly port: number; readonly value: number };
+}
+
+/** What a vCPU's accesses need not wait for. */
+export interface PostedAccesses {
+  readonly ranges: readonly PostedRange[];
+  readonly ports: readonly PostedPort[];
+}
+
+/** Bit of an entry's size: a port. */
+const IS_PORT = 0x100;
+
+/** Says whether the status that goes with a posted port, by its position among them, is as usual. */
+export function setUsual(area: ControlArea, position: number, usual: boolean): void {
+  Atomics.store(area.words, GLOBAL.USUAL + position, Number(usual));
+}
+
 /** The vCPU's side. */
 export class ExitChannel implements IoAccess {
   readonly statistics = { exits: 0, posted: 0, slept: 0 };
   private readonly link: VcpuLink;
   private readonly bell: Doorbell;
-  private readonly posted: readonly PostedRange[];
+  private readonly posted: PostedAccesses;
+  /** Position of the port that the access before wrote to without waiting; -1 if it was none. */
+  private justPosted = -1;
 
-  constructor(link: VcpuLink, bell: Doorbell, posted: readonly PostedRange[]) {
+  constructor(link: VcpuLink, bell: Doorbell, posted: PostedAccesses) {
     this.link = link;
     this.bell = bell;
     this.posted = posted;
   }
 
   readPort(port: number, size: AccessSize): number {
+    if (this.justPosted >= 0 && size === 1) {
+      const { status } = this.posted.ports[this.justPosted];
+      if (status?.port === port && Atomics.load(this.link.words, GLOBAL.USUAL + this.justPosted) !== 0) {
+        this.justPosted = -1;
+        return status.value;
+      }
+    }
     return this.exit(ACCESS.PORT_READ, port, size, 0);
   }
 
   writePort(port: number, size: AccessSize, value: number): void {
+    const { ports } = this.posted;
+    for (let n = 0; n < ports.length; n++) {
+      if (ports[n].port !== port || ports[n].size !== size || !this.post(port, size | IS_PORT, value)) continue;
+      this.justPosted = n;
+      return;
+    }
     this.exit(ACCESS.PORT_WRITE, port, size, value);
   }
 
@@ -44,7 +82,7 @@ export class ExitChannel implements IoAccess {
   }
 
   writeMmio(gpa: number, size: AccessSize, value: number): void {
-    for (const { base, length } of this.posted)
+    for (const { base, length } of this.posted.ranges)
       if (gpa >= base && gpa + size <= base + length && this.post(gpa, size, value)) return;
     this.exit(ACCESS.MMIO_WRITE, gpa, size, value);
   }
@@ -87,6 +125,7 @@ export class ExitChannel implements IoAccess {
   private exit(access: number, address: number, size: number, value: number): number {
     const { words, at } = this.link;
     this.statistics.exits++;
+    this.justPosted = -1;
     words[at + VCPU.EXIT_ACCESS] = access;
     words[at + VCPU.EXIT_ADDRESS_LOW] = address % TWO_32;
     words[at + VCPU.EXIT_ADDRESS_HIGH] = address / TWO_32;
@@ -132,10 +171,12 @@ export class ExitReceiver {
     for (let n = Atomics.load(words, at + VCPU.WRITES_TAKEN); n !== posted; n = (n + 1) | 0) {
       const entry = at + VCPU.WRITES + (n & (WRITES_MAX - 1)) * 4;
       const address = (words[entry + 1] >>> 0) * TWO_32 + (words[entry] >>> 0);
-      const size = words[entry + 2] as AccessSize;
+      const size = (words[entry + 2] & ~IS_PORT) as AccessSize;
+      const isPort = (words[entry + 2] & IS_PORT) !== 0;
       const value = words[entry + 3] >>> 0;
       Atomics.store(words, at + VCPU.WRITES_TAKEN, (n + 1) | 0);
-      server.io.writeMmio(address, size, value);
+      if (isPort) server.io.writePort(address, size, value);
+      else server.io.writeMmio(address, size, value);
       any = true;
     }
     if (Atomics.load(words, at + VCPU.NEWS) === 0) return any;
