@@ -70,10 +70,12 @@ export interface VirtualMachineOptions {
   readonly cpus?: number | string;
   /** CPU model with features added and taken away, as `x86-64-v2,+movbe,-sse4_2`. */
   readonly cpu?: string;
-  /** How guest code is executed; `interpret` is all there is so far. */
+  /** How guest code is executed: `interpret`, or `translate` for hot code. */
   readonly engine?: string;
   /** `one` thread for all virtual CPUs in turn, which is what there is otherwise, or one for `each`. */
   readonly threads?: string;
+  /** For finding faults of skep: holds every execution of translated code, or one of so many, against the interpreter. */
+  readonly checkRegions?: boolean | number;
   /** Virtio disks, in order. */
   readonly disks?: readonly DiskOptions[];
   /** Serial ports, 1 to 4; 1 by default. */

@@ -81,6 +81,14 @@ const OPTIONS: { readonly [name: string]: Option } = {
     optional: true,
     help: ["time from instructions, random numbers from a seed (0):", "runs that start alike go on alike"],
   },
+  "check-regions": {
+    value: "N",
+    optional: true,
+    help: [
+      "for finding faults of skep: hold every execution of translated code, or one of N,",
+      "against the interpreter; a difference ends the run with a report (slow)",
+    ],
+  },
   stats: { help: ["print counters on standard error at the end"] },
   trace: {
     value: "WHAT",
@@ -197,6 +205,7 @@ export function parseOptions(command: "run" | "start", args: readonly string[]):
     return value === undefined ? undefined : use(value);
   };
   const debugExit = given("debug-exit", (port) => (port === "" ? true : integer(port, "debug-exit")));
+  const check = given("check-regions", (every) => (every === "" ? true : integer(every, "check-regions")));
   const trace = list("trace").flatMap((names) => names.split(","));
   return {
     help: values.help === true,
@@ -215,6 +224,7 @@ export function parseOptions(command: "run" | "start", args: readonly string[]):
       ...optional("cpu", text("cpu")),
       ...optional("engine", text("engine")),
       ...optional("threads", text("threads")),
+      ...optional("checkRegions", check),
       ...optional("debugExit", debugExit),
       ...optional(
         "deterministic",

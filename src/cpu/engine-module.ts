@@ -48,7 +48,17 @@ import { type EngineParts, HelperEnv } from "./env.ts";
 import { type HandlerPlan, type HandlerSpec, planHandlers } from "./handlers.ts";
 import { emitInterpreter } from "./interpreter.ts";
 import { type InterpreterParts, InterpreterSemantics, type Usage } from "./interpreter-semantics.ts";
-import { CPU_MEMORY_SIZE, DECODE_BASE, RECORD, TLB_BASE, TLB_SETS, TLB_TABLE_SIZE, VAR } from "./layout.ts";
+import { emitJournal } from "./journal.ts";
+import {
+  CPU_MEMORY_SIZE,
+  DECODE_BASE,
+  JOURNAL_END,
+  RECORD,
+  TLB_BASE,
+  TLB_SETS,
+  TLB_TABLE_SIZE,
+  VAR,
+} from "./layout.ts";
 import { emitLockedAccess, type LockedFuncs } from "./locked-access.ts";
 import { emitMemoryAccess, type Width } from "./memory-access.ts";
 import { emitPaging } from "./paging.ts";
@@ -142,9 +152,9 @@ export interface EngineMemoryLimits {
 }
 
 /** What does not depend on the instruction table: memory, paging, access paths, services. */
-function emitFoundation(limits: EngineMemoryLimits): Foundation {
+function emitFoundation(limits: EngineMemoryLimits, journal: boolean): Foundation {
   const m = new ModuleBuilder();
-  const pages = CPU_MEMORY_SIZE / 65536;
+  const pages = (journal ? JOURNAL_END : CPU_MEMORY_SIZE) / 65536;
   const cpu = m.importMemory(IMPORT, "cpu", { min: pages, max: pages, shared: true });
   const ram = m.importMemory(IMPORT, "ram", { min: limits.ramPages, max: 65536, shared: true });
   const store = new HelperStore(m);
@@ -155,6 +165,7 @@ function emitFoundation(limits: EngineMemoryLimits): Foundation {
   const mmioWrite = m.importFunc(IMPORT, "mmioWrite", ["i32", "i32", "i32", "i32"], []);
   const hostProtectPage = m.importFunc(IMPORT, "protectPage", ["i32"], []);
   const codeWritten = m.importFunc(IMPORT, "codeWritten", ["i32", "i32"], []);
+  if (journal) emitJournal(m, cpu, ram);
   const slowLoads = new Map<Width, FuncRef>();
   const slowStores = new Map<Width, FuncRef>();
   let slowLocked: LockedFuncs["slowLocked"] | undefined;
@@ -320,14 +331,16 @@ export interface EngineModule {
 /** The record argument of a handler that is a function of its own. */
 const HANDLER_TYPE = { params: ["i32"], results: ["i32"] } as const;
 
-/** Builds the engine module for a set of instructions. `inlineNames` are the handlers inside the main loop, most frequent first. */
+/** Builds the engine module for a set of instructions. `inlineNames` are the handlers inside the main loop, most frequent first. `journal`: stores
+ *  to guest RAM note what they overwrite. */
 export function buildEngineModule(
   instructions: readonly Instruction[],
   inlineNames: readonly string[],
   limits: EngineMemoryLimits,
   countHandlers = false,
+  journal = false,
 ): EngineModule {
-  const scratch = emitFoundation(limits);
+  const scratch = emitFoundation(limits, journal);
   const probe = (spec: HandlerSpec): Usage => {
     const c = new Code(scratch.m, HANDLER_TYPE);
     const x = new InterpreterSemantics(
@@ -350,7 +363,7 @@ export function buildEngineModule(
   const rank = new Map(inlineNames.map((name, i) => [name, i]));
   const plan = planHandlers(instructions, probe, rank);
 
-  const base = emitFoundation(limits);
+  const base = emitFoundation(limits, journal);
   const { m, env, store, parts } = base;
   const tables = layOutTables(plan.entries, buildOpcodeMaps(plan.entries));
   m.data(base.cpu, DECODE_BASE, tables.bytes);

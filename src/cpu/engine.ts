@@ -43,9 +43,21 @@ import { type Section, StateError } from "../vmm/state.ts";
 import { CodePages } from "./code-pages.ts";
 import { FEATURE_NAMES } from "./decode-table.ts";
 import { IMPORT } from "./engine-imports.ts";
+import { flagImage } from "./flag-image.ts";
+import { JOURNAL_EXPORT } from "./journal.ts";
 import { armKicks, kick } from "./kick.ts";
-import { CPU_MEMORY_SIZE, PAGE_WORDS, SLOT_BASE, SLOT_MAX, SLOT_SIZE, TLB_EMPTY_TAG, VAR } from "./layout.ts";
+import {
+  CPU_MEMORY_SIZE,
+  JOURNAL_END,
+  PAGE_WORDS,
+  SLOT_BASE,
+  SLOT_MAX,
+  SLOT_SIZE,
+  TLB_EMPTY_TAG,
+  VAR,
+} from "./layout.ts";
 import { WALK } from "./paging.ts";
+import type { RegionChecker } from "./translator/check.ts";
 import type { Translator, TranslatorHost } from "./translator/translator.ts";
 
 /** What of a CPU model the engine needs: feature names (src/isa/features.ts) and the contents of the CPUID table (src/isa/cpuid-table.ts). */
@@ -71,6 +83,8 @@ export interface EngineOptions {
   readonly memory?: WebAssembly.Memory;
   /** Makes the translator of hot code (src/cpu/translator); without one everything is interpreted. */
   readonly translator?: ((host: TranslatorHost) => Translator) | undefined;
+  /** Checks what is translated, for which the module must have a journal. */
+  readonly checker?: RegionChecker | undefined;
 }
 
 /** Where the words about pages lie in the memory of guest RAM (src/cpu/code-pages.ts). */
@@ -84,9 +98,9 @@ export function ramMemoryBytes(ramBytes: number): number {
   return codeMap + Math.ceil((2 ** (ramBits - 12) * PAGE_WORDS.SIZE) / 65536) * 65536;
 }
 
-/** A vCPU's own memory. What is not touched of it costs nothing. */
-export function newCpuMemory(): WebAssembly.Memory {
-  const pages = CPU_MEMORY_SIZE / 65536;
+/** A vCPU's own memory, with a journal where its engine module has one. What is not touched of it costs nothing. */
+export function newCpuMemory(journal = false): WebAssembly.Memory {
+  const pages = (journal ? JOURNAL_END : CPU_MEMORY_SIZE) / 65536;
   return new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
 }
 
@@ -128,16 +142,20 @@ export class TranslateEngine implements Engine {
   private readonly codePages: CodePages;
   private readonly model: EngineModel;
   private readonly translator: Translator | undefined;
+  private readonly checker: RegionChecker | undefined;
   private readonly host: EngineHost;
   private retiredBefore = 0;
   /** The budget of a run in progress. */
   private granted: number | undefined;
 
   constructor(options: EngineOptions) {
-    const { host } = options;
+    const { checker } = options;
+    const host = checker?.host.wrap(options.host) ?? options.host;
+    this.checker = checker;
     this.host = host;
     this.model = options.model;
-    this.memory = options.memory ?? newCpuMemory();
+    const journal = WebAssembly.Module.exports(options.module).some(({ name }) => name === JOURNAL_EXPORT);
+    this.memory = options.memory ?? newCpuMemory(journal);
     this.view = new DataView(this.memory.buffer);
     const unsigned = (value: number): number => value >>> 0;
     const imports = {
@@ -191,12 +209,19 @@ export class TranslateEngine implements Engine {
     this.reset("power-on");
     this.exports.flushBlocks();
     this.exports.resetTlb();
+    checker?.attach({
+      exports: instance.exports,
+      cpu: this.memory,
+      ram: options.ram,
+      ramBytes: options.ramBytes,
+    });
     this.translator = options.translator?.({
       module: options.module,
       exports: instance.exports,
       cpu: this.memory,
       ram: options.ram,
       blockAt: (host) => this.exports.blockAt(host),
+      regionsMade: (first, count) => checker?.guard(first, count),
     });
   }
 
@@ -251,23 +276,7 @@ export class TranslateEngine implements Engine {
   }
 
   rflags(): number {
-    const result = this.view.getBigInt64(FRES.offset, true);
-    const carries = this.view.getBigInt64(FX.offset, true);
-    const carry = this.view.getUint32(FCF.offset, true);
-    const cf = carry & 1;
-    let parity = Number(BigInt.asUintN(8, result)) ^ ((carry >> 16) & 0xff);
-    parity ^= parity >> 4;
-    parity ^= parity >> 2;
-    parity ^= parity >> 1;
-    return (
-      (this.get(RFLAGS) as number) |
-      (cf * FLAG.CF) |
-      ((parity & 1) === 0 ? FLAG.PF : 0) |
-      (Number(carries & 0x10n) & FLAG.AF) |
-      (result === 0n ? FLAG.ZF : 0) |
-      (Number(result < 0n) !== ((carry >> 8) & 1) ? FLAG.SF : 0) |
-      (Number(carries < 0n) !== cf ? FLAG.OF : 0)
-    );
+    return flagImage(this.view);
   }
 
   setRflags(value: number): void {
@@ -398,6 +407,7 @@ export class TranslateEngine implements Engine {
       codeFlushes: read(VAR.COUNT_ARENA_FLUSHES),
       splitLocks: read(VAR.COUNT_SPLIT_LOCKS),
       ...this.translator?.statistics,
+      ...this.checker?.counts,
     };
   }
 

@@ -52,6 +52,8 @@ export const VAR = {
   HOT_THRESHOLD: 0x3044,
   /** Blocks noted at HOT_LIST. */
   HOT_COUNT: 0x3048,
+  /** Where the next entry of the journal goes; 0: nothing is noted. */
+  JOURNAL_NEXT: 0x304c,
   /** 1 since a data access at a non-canonical address raised #GP: where the operand is in the stack segment it becomes #SS. */
   NOT_CANONICAL: 0x309c,
   /** Bits that an instruction pointer has in the current mode (i64). */
@@ -185,6 +187,12 @@ export const DESCRIPTOR_SIZE = 512;
 export const REGIONS_MAX = 32768;
 export const DESCRIPTOR = { USED: 0, BLOCKS: 4 } as const;
 export const CPU_MEMORY_SIZE = DESCRIPTORS + REGIONS_MAX * DESCRIPTOR_SIZE;
+
+/** What stores to guest RAM have overwritten, in engine modules that note it (src/cpu/translator/check.ts): address, bytes (i32 each), what was there,
+ *  rounded up to 8 bytes. Such engines have larger memories. */
+export const JOURNAL = CPU_MEMORY_SIZE;
+export const JOURNAL_END = JOURNAL + 0x400000;
+export const JOURNAL_ENTRY_MAX = 4096;
 
 /** Block header. */
 export const BLOCK = {

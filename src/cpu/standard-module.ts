@@ -7,15 +7,23 @@ import { INLINE_HANDLERS } from "./inline-handlers.ts";
 /** Memory of guest RAM that the module demands at least, in pages of 64 KiB. */
 const RAM_PAGES = 1;
 
-/** `countHandlers`: the module counts executions by handler (HANDLER_COUNTS), and has none inline. */
-export function generateEngineModule(countHandlers = false): EngineModule {
-  return buildEngineModule(INSTRUCTIONS, countHandlers ? [] : INLINE_HANDLERS, { ramPages: RAM_PAGES }, countHandlers);
+/** `countHandlers`: the module counts executions by handler (HANDLER_COUNTS), and has none inline. `journal`: its stores note what they overwrite. */
+export function generateEngineModule(countHandlers = false, journal = false): EngineModule {
+  const inline = countHandlers ? [] : INLINE_HANDLERS;
+  return buildEngineModule(INSTRUCTIONS, inline, { ramPages: RAM_PAGES }, countHandlers, journal);
 }
 
 let made: WebAssembly.Module | undefined;
+let madeWithJournal: WebAssembly.Module | undefined;
 
 /** The compiled standard module, made once per thread. */
 export function engineModule(): WebAssembly.Module {
   made ??= new WebAssembly.Module(generateEngineModule().bytes);
   return made;
+}
+
+/** The same for engines whose regions are checked. */
+export function engineModuleWithJournal(): WebAssembly.Module {
+  madeWithJournal ??= new WebAssembly.Module(generateEngineModule(false, true).bytes);
+  return madeWithJournal;
 }

@@ -23,6 +23,8 @@ export interface MachineRequest {
   readonly engine?: string;
   /** `one` thread for all vCPUs in turn, which is what machines have otherwise, or one for `each` of them. */
   readonly threads?: string;
+  /** Holds every execution of translated code, or one of so many, against the interpreter. */
+  readonly checkRegions?: boolean | number;
   /** True: at the usual port; or the port. */
   readonly debugExit?: boolean | number;
   /** Serial ports, 1 to 4. */
@@ -43,6 +45,8 @@ export interface MachineConfig {
   readonly cpu: CpuModel;
   readonly engine: EngineName;
   readonly threads: Threads;
+  /** One of so many executions of regions is checked; 0: none. */
+  readonly checkRegions: number;
   readonly debugExitPort: number | undefined;
   readonly serialPorts: number;
   readonly trace: readonly TraceKind[];
@@ -146,6 +150,13 @@ function seed(request: boolean | number | undefined): number | undefined {
   return request;
 }
 
+function checkEvery(request: boolean | number | undefined, engine: EngineName): number {
+  const every = request === true ? 1 : request === false ? 0 : (request ?? 0);
+  if (!Number.isInteger(every) || every < 0) bad(`one of ${every} executions of regions cannot be checked`);
+  if (every > 0 && engine !== "translate") bad(`only the engine "translate" has regions that can be checked`);
+  return every;
+}
+
 function traceKind(name: string): TraceKind {
   if (isTraceKind(name)) return name;
   return bad(`there is no trace of "${name}": known are ${Object.keys(TRACE_KINDS).join(", ")}`);
@@ -160,6 +171,7 @@ export function machineConfig(request: MachineRequest): MachineConfig {
   const threads = THREADS.find((name) => name === (request.threads ?? "one"));
   if (threads === undefined) bad(`unknown threads "${request.threads}": known are ${THREADS.join(", ")}`);
   if (threads === "each" && seed(request.deterministic) !== undefined) bad("a deterministic machine has one thread");
+  if (threads === "each" && request.checkRegions) bad("regions are checked in machines of one thread");
   const serialPorts = request.serialPorts ?? 1;
   if (!Number.isInteger(serialPorts) || serialPorts < 1 || serialPorts > SERIAL_PORTS_MAX)
     bad(`${serialPorts} serial ports: a machine has 1 to ${SERIAL_PORTS_MAX}`);
@@ -170,6 +182,7 @@ export function machineConfig(request: MachineRequest): MachineConfig {
     cpu: cpuModel(request.cpu ?? DEFAULT_CPU_MODEL),
     engine: known,
     threads,
+    checkRegions: checkEvery(request.checkRegions, known),
     debugExitPort: debugExitPort(request.debugExit),
     serialPorts,
     trace: (request.trace ?? []).map(traceKind),

@@ -25,6 +25,8 @@ export interface VcpuMaking
   readonly memory: GuestRam;
   /** Makes the translators of machines that translate (src/cpu/translator/standard-translator.ts). */
   readonly translator: EngineOptions["translator"];
+  /** Makes what checks the translated code of a vCPU, where the configuration asks for it. */
+  readonly checker?: (() => EngineOptions["checker"]) | undefined;
   /** The vCPU's own memory, where other threads know it; otherwise a new one. */
   readonly cpuMemory?: WebAssembly.Memory;
   readonly sharesThread: boolean;
@@ -62,6 +64,7 @@ function makeEngine(host: EngineHost, apicId: number, making: VcpuMaking): Engin
     model: engineModel(cpu, { apicId, cpus, topology, tscHz: TSC_HZ, crystalHz: CRYSTAL_HZ }),
     host,
     translator,
+    checker: making.checker?.(),
     ...(cpuMemory === undefined ? {} : { memory: cpuMemory }),
   });
 }

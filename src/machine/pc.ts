@@ -37,7 +37,7 @@ import type { Stateful } from "../vmm/state.ts";
 import type { Trace } from "../vmm/trace.ts";
 import { Vm } from "../vmm/vm.ts";
 import { DISKS_MAX, type DiskConfig, type MachineConfig } from "./config.ts";
-import { makeVcpu } from "./make-vcpu.ts";
+import { makeVcpu, type VcpuMaking } from "./make-vcpu.ts";
 import { VcpuGroup, type VcpuGroupOptions } from "./parallel/vcpu-group.ts";
 import { LocalProcessors, type Processors } from "./processors.ts";
 import {
@@ -68,6 +68,8 @@ export interface PcOptions {
   onRoom(port: number): void;
   /** Makes the translators of machines that translate (src/cpu/translator/standard-translator.ts). */
   readonly translator?: EngineOptions["translator"];
+  /** Makes what checks a vCPU's translated code, where the configuration asks for it. */
+  readonly checker?: VcpuMaking["checker"];
   /** Instead of the engine that the configuration names; for tests of what is around it. */
   createEngine?(host: EngineHost, memory: GuestRam, apicId: number): Engine;
   /** Each vCPU gets a thread of its own; without this they all run on the present one. */

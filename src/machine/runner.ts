@@ -30,6 +30,7 @@ export interface RunnerOptions {
   readonly disks: readonly DiskConfig[];
   readonly host: Host;
   readonly translator?: MachineOptions["translator"];
+  readonly checker?: MachineOptions["checker"];
   readonly mailbox: MailboxReceiver;
   readonly mailboxMemory: SharedArrayBuffer;
   post(message: FromMachine | SpawnMessage): void;
@@ -83,6 +84,7 @@ export class MachineRunner {
       config,
       host: seed === undefined ? host : seededHost(host, seed),
       translator: options.translator,
+      checker: options.checker,
       disks: options.disks,
       clock: this.clock,
       threads: config.threads === "one" ? undefined : this.groupThreads(hostClock),

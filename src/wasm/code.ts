@@ -188,9 +188,16 @@ export class Code {
 
   // Memory
 
+  private watched(memory: Memory, address: Operand, bytes: Operand, offset = 0): void {
+    if (memory.watch === undefined) return;
+    const start = memory.address(address);
+    memory.watch(this, offset === 0 ? start : start.add(offset), bytes);
+  }
+
   /** Stores the low `bytes` bytes of a value. */
   store(memory: Memory, bytes: number, address: Operand, value: Val, offset = 0): void {
     const kind = storeKind(value.type, bytes);
+    this.watched(memory, address, bytes, offset);
     memory.address(address).emit(this.out);
     value.emit(this.out);
     if (kind.prefix !== undefined) this.out.u8(kind.prefix);
@@ -233,6 +240,7 @@ export class Code {
   }
 
   atomicStore(memory: Memory, bytes: number, address: Operand, value: Val, offset = 0): void {
+    this.watched(memory, address, bytes, offset);
     memory.address(address).emit(this.out);
     value.emit(this.out);
     this.atomic(ATOMIC_STORE[Code.atomicKey(value.type, bytes)], memory, bytes, offset);
@@ -240,6 +248,7 @@ export class Code {
 
   /** Atomic read-modify-write; gives the old value. */
   atomicRmw(name: string, memory: Memory, bytes: number, address: Operand, value: Val, offset = 0): Local {
+    this.watched(memory, address, bytes, offset);
     memory.address(address).emit(this.out);
     value.emit(this.out);
     this.atomic(ATOMIC_RMW[name] + ATOMIC_WIDTH[Code.atomicKey(value.type, bytes)], memory, bytes, offset);
@@ -254,6 +263,7 @@ export class Code {
     replacement: Val,
     offset = 0,
   ): Local {
+    this.watched(memory, address, bytes, offset);
     memory.address(address).emit(this.out);
     expected.emit(this.out);
     replacement.emit(this.out);
@@ -284,6 +294,7 @@ export class Code {
   }
 
   memoryFill(memory: Memory, address: Operand, byte: Operand, count: Operand): void {
+    this.watched(memory, address, count);
     memory.address(address).emit(this.out);
     asVal(byte, "i32").emit(this.out);
     asVal(count, memory.addressType).emit(this.out);
@@ -293,6 +304,7 @@ export class Code {
   }
 
   memoryCopy(to: Memory, toAddress: Operand, from: Memory, fromAddress: Operand, count: Operand): void {
+    this.watched(to, toAddress, count);
     to.address(toAddress).emit(this.out);
     from.address(fromAddress).emit(this.out);
     asVal(count, to.addressType).emit(this.out);

@@ -1,6 +1,7 @@
 // Loads and stores. A `Memory` names a memory of the module; addresses are formed through it alone, so that where the vCPU's area and
 // guest RAM lie is decided in one place.
 
+import type { Code } from "./code.ts";
 import type { ValType } from "./ops.ts";
 import { asVal, type Operand, Val } from "./value.ts";
 import type { ByteWriter } from "./writer.ts";
@@ -92,6 +93,8 @@ class Load extends Val {
 export class Memory {
   readonly index: number;
   readonly limits: MemoryLimits;
+  /** Writes code in front of every store of `bytes` bytes at an address. */
+  watch: ((c: Code, address: Val, bytes: Operand) => void) | undefined;
 
   constructor(index: number, limits: MemoryLimits) {
     this.index = index;

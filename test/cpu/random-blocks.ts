@@ -30,7 +30,6 @@ const BATCH = 48;
 const FIRST = 0x400000;
 const ROOM = 0x10000;
 const BLOCKS_MAX = 40;
-/** Blocks in regions that get one of their own all the same, in percent. */
 const REPEATED = 8;
 /** Runs of each program: the first is where it becomes hot. */
 const PASSES = 4;
@@ -52,10 +51,12 @@ const STATE_END = X87_BASE + 128;
 class BatchTranslator extends Translator {
   private readonly memory: DataView;
   private readonly choice = new Source(1);
+  private readonly repeated: number;
 
-  constructor(host: TranslatorHost) {
+  constructor(host: TranslatorHost, repeated: number) {
     super(host, { compiler: compileOnSameThread({ instructions: INSTRUCTIONS, onFault }), threshold: 1 });
     this.memory = new DataView(host.cpu.buffer);
+    this.repeated = repeated;
   }
 
   override work(): void {
@@ -84,7 +85,7 @@ class BatchTranslator extends Translator {
     };
     const first = hot.filter(({ record }) => isEntry(memory.getUint32(record - BLOCK.SIZE + BLOCK.HOST, true)));
     translate(first);
-    translate(hot.filter(({ record }) => !this.isCovered(record) || this.choice.chance(REPEATED)));
+    translate(hot.filter(({ record }) => !this.isCovered(record) || this.choice.chance(this.repeated)));
     // Hot again where they run interpreted after all.
     for (const { record } of hot) memory.setUint32(record - BLOCK.SIZE + BLOCK.HEAT, 0, true);
   }
@@ -154,10 +155,11 @@ export class RandomBlocks {
   private readonly pristine: Buffer;
   private readonly tables: Buffer;
 
-  constructor() {
+  /** `repeated`: blocks in regions that get one of their own all the same, in percent. */
+  constructor(repeated = REPEATED) {
     this.interpreter = new Side(undefined);
     this.translator = new Side((host) => {
-      this.batch = new BatchTranslator(host);
+      this.batch = new BatchTranslator(host, repeated);
       return this.batch;
     });
     this.reader = new BlockReader(this.translator.view, new Uint8Array(0), this.translator.rig.bytes);
@@ -342,13 +344,16 @@ export class RandomBlocks {
 }
 
 function differs(cases: readonly Case[]): string | undefined {
-  try {
-    new RandomBlocks().runCases(cases);
-    return undefined;
-  } catch (error) {
-    if (!(error instanceof Difference)) throw error;
-    return error.message;
+  // Alone a program may need other regions than those that it had among others.
+  for (const repeated of [REPEATED, 100]) {
+    try {
+      new RandomBlocks(repeated).runCases(cases);
+    } catch (error) {
+      if (!(error instanceof Difference)) throw error;
+      return error.message;
+    }
   }
+  return undefined;
 }
 
 /** The failing program alone, with NOPs for every instruction that the difference does not need. */

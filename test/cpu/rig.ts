@@ -4,7 +4,8 @@
 import { FEATURE_NAMES } from "../../src/cpu/decode-table.ts";
 import { type EngineModel, ramMemoryBytes, TranslateEngine } from "../../src/cpu/engine.ts";
 import { VAR } from "../../src/cpu/layout.ts";
-import { engineModule } from "../../src/cpu/standard-module.ts";
+import { engineModule, engineModuleWithJournal } from "../../src/cpu/standard-module.ts";
+import type { RegionChecker } from "../../src/cpu/translator/check.ts";
 import { compileOnSameThread } from "../../src/cpu/translator/same-thread.ts";
 import { Translator, type TranslatorHost } from "../../src/cpu/translator/translator.ts";
 import { CPUID_TABLE } from "../../src/isa/cpuid-table.ts";
@@ -97,13 +98,16 @@ export class Rig {
     threshold: number | ((host: TranslatorHost) => Translator) | undefined = FORCED ? 1 : undefined,
     /** Guest RAM that another rig has made. */
     shared?: WebAssembly.Memory,
+    /** Checks the regions that the translator makes. */
+    checker?: RegionChecker,
   ) {
     const pages = ramMemoryBytes(RAM_BYTES) / 65536;
     this.ram = shared ?? new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
     this.bytes = new Uint8Array(this.ram.buffer);
     this.view = new DataView(this.ram.buffer);
     this.engine = new TranslateEngine({
-      module: engineModule(),
+      module: checker === undefined ? engineModule() : engineModuleWithJournal(),
+      checker,
       ram: this.ram,
       ramBytes: RAM_BYTES,
       slots: [{ gpa: 0, length: RAM_BYTES, host: 0, writable: true }],

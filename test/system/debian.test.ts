@@ -42,9 +42,13 @@ function runSkep(
   });
 }
 
-const RUNS: readonly (readonly [Flavour, engine: "interpret" | "translate"])[] = [
+/** One of so many executions of translated code is held against the interpreter in the checked run; with SKEP_TEST_CHECK=1 every one. */
+const CHECKED = process.env.SKEP_TEST_CHECK ?? "200";
+
+const RUNS: readonly (readonly [Flavour, engine: "interpret" | "translate" | "checked"])[] = [
   ["cloud", "interpret"],
   ["cloud", "translate"],
+  ["cloud", "checked"],
   ["standard", "interpret"],
   ["standard", "translate"],
 ];
@@ -60,7 +64,8 @@ for (const [flavour, engine] of RUNS) {
       await suite.makeDisk(disk);
       await writeFile(initrd, suite.initrd);
       const args = ["--kernel", guest.kernel, "--initrd", initrd, "--append", "console=ttyS0 panic=-1"];
-      const run = await runSkep([...args, "--memory", "512M", "--disk", disk, "--engine", engine], 800_000);
+      const how = engine === "checked" ? ["--engine", "translate", `--check-regions=${CHECKED}`] : ["--engine", engine];
+      const run = await runSkep([...args, "--memory", "512M", "--disk", disk, ...how, "--stats"], 800_000);
       const tail = `${run.console.slice(-4000)}\n${run.stderr}`;
       const result = readSuiteOutput(run.console);
       assert.deepEqual(result.failed, [], tail);
@@ -78,6 +83,7 @@ for (const [flavour, engine] of RUNS) {
       }
       assert.equal(run.status, 1, `the exit status of a guest that powered off\n${tail}`);
       assert.equal(await suite.checkDisk(disk), undefined);
+      if (engine === "checked") assert.match(run.stderr, /engine\.regionChecks [1-9]\d{3}/);
     } finally {
       await rm(folder, { recursive: true, force: true });
     }

@@ -52,19 +52,19 @@ interface Known {
   readonly index: number;
 }
 
-/** The handlers by module, which many compilers may share. */
-const HANDLERS = new WeakMap<WebAssembly.Module, ReturnType<typeof decodeHandlers>>();
+type Handlers = ReturnType<typeof decodeHandlers>;
+/** The handlers by module, which many compilers may share, and instructions. */
+const HANDLERS = new WeakMap<WebAssembly.Module, WeakMap<readonly Instruction[], Handlers>>();
 
-function handlersOf(
-  module: WebAssembly.Module,
-  instructions: readonly Instruction[],
-): ReturnType<typeof decodeHandlers> {
-  let handlers = HANDLERS.get(module);
+function handlersOf(module: WebAssembly.Module, instructions: readonly Instruction[]): Handlers {
+  const known = HANDLERS.get(module) ?? new WeakMap<readonly Instruction[], Handlers>();
+  HANDLERS.set(module, known);
+  let handlers = known.get(instructions);
   if (handlers === undefined) {
     const [section] = WebAssembly.Module.customSections(module, HANDLER_SECTION);
     if (section === undefined) throw new Error("the engine module does not tell its handlers");
     handlers = decodeHandlers(instructions, section);
-    HANDLERS.set(module, handlers);
+    known.set(instructions, handlers);
   }
   return handlers;
 }

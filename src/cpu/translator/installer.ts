@@ -54,6 +54,7 @@ export class Installer {
     const missing = this.firstSlot + (module + 1) * MODULE_REGIONS - this.table.length;
     if (missing > 0) this.table.grow(Math.max(TABLE_STEP, missing));
     new WebAssembly.Instance(made.code, { [IMPORT]: this.imports });
+    this.host.regionsMade?.(this.firstSlot + module * MODULE_REGIONS, made.regions.length);
     this.modules.set(module, { regions: made.regions, bytes: made.bytes, live: [] });
   }
 

@@ -5,6 +5,7 @@ import type { Code } from "../../wasm/code.ts";
 import { type FuncRef, type FuncType, ModuleBuilder } from "../../wasm/module.ts";
 import { IMPORT } from "../engine-imports.ts";
 import type { HandlerSpec } from "../handlers.ts";
+import { JOURNAL_EXPORT, JOURNAL_TYPE, watchStores } from "../journal.ts";
 import type { CodeConstants } from "./compile-service.ts";
 import { emitRegion, type MissCounter } from "./emit.ts";
 import type { Region } from "./region.ts";
@@ -66,6 +67,7 @@ export class ModuleCode {
       }
       return func;
     };
+    if (parts.exports.has(JOURNAL_EXPORT)) watchStores(ram, () => support(JOURNAL_EXPORT, JOURNAL_TYPE));
     const notOfRegions = (): never => {
       throw new Untranslatable("an access that regions do not make");
     };

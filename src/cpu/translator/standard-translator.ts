@@ -2,6 +2,7 @@
 // translate so: the instruction descriptions come with it.
 
 import { INSTRUCTIONS } from "../../isa/table.ts";
+import { RegionChecker } from "./check.ts";
 import { compileOnSameThread } from "./same-thread.ts";
 import { Translator, type TranslatorHost } from "./translator.ts";
 
@@ -9,4 +10,9 @@ import { Translator, type TranslatorHost } from "./translator.ts";
 export function standardTranslator(): (host: TranslatorHost) => Translator {
   const compiler = compileOnSameThread({ instructions: INSTRUCTIONS });
   return (host) => new Translator(host, { compiler });
+}
+
+/** Makes what holds one of `every` executions of regions against the interpreter, for engine modules with a journal. */
+export function regionChecker(every: number): () => RegionChecker {
+  return () => new RegionChecker(every);
 }

@@ -22,6 +22,8 @@ export interface TranslatorHost {
   readonly ram: WebAssembly.Memory;
   /** The block of 64-bit code at a host address, decoded where none is known; 0 where that cannot be. */
   blockAt(host: number): number;
+  /** Regions now stand at some table slots. */
+  regionsMade?(first: number, count: number): void;
 }
 
 /** Counted since the engine was made. */

@@ -3,7 +3,7 @@
 import { parentPort, workerData } from "node:worker_threads";
 import { type MachineRequest, machineConfig } from "../../machine/config.ts";
 import type { FromMachine, SpawnMessage } from "../../machine/protocol.ts";
-import { asSkepError, MachineRunner } from "../../machine/runner.ts";
+import { asSkepError, MachineRunner, type RunnerOptions } from "../../machine/runner.ts";
 import { webHost } from "../host.ts";
 import { MailboxReceiver } from "../mailbox.ts";
 import { cachedEngineModule } from "./engine-cache.ts";
@@ -20,6 +20,16 @@ export interface MachineWorkerData {
 const data = workerData as MachineWorkerData;
 const post = (message: FromMachine | SpawnMessage): void => parentPort?.postMessage(message);
 
+/** Checking takes an engine module of its own, which notes what stores overwrite. */
+async function engineFor(
+  checkRegions: number,
+): Promise<Pick<RunnerOptions, "host"> & Partial<Pick<RunnerOptions, "checker">>> {
+  if (checkRegions === 0) return { host: { ...webHost, engineModule: await cachedEngineModule() } };
+  const { engineModuleWithJournal } = await import("../../cpu/standard-module.ts");
+  const { regionChecker } = await import("../../cpu/translator/standard-translator.ts");
+  return { host: { ...webHost, engineModule: engineModuleWithJournal() }, checker: regionChecker(checkRegions) };
+}
+
 try {
   const config = machineConfig(data.machine);
   const kernel = () => readKernelFiles(data.kernel, config.memoryBytes);
@@ -27,7 +37,7 @@ try {
     config,
     kernel,
     disks: openDisks(data.disks),
-    host: { ...webHost, engineModule: await cachedEngineModule() },
+    ...(await engineFor(config.checkRegions)),
     translator: await translatorFor(config.engine),
     mailbox: new MailboxReceiver(data.mailbox),
     mailboxMemory: data.mailbox,
