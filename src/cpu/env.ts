@@ -25,7 +25,7 @@ import {
 import type { Code, Local } from "../wasm/code.ts";
 import type { Memory } from "../wasm/memory.ts";
 import type { FuncRef } from "../wasm/module.ts";
-import { asVal, i32, i64, type Operand, type Val } from "../wasm/value.ts";
+import { asVal, i32, i64, type Operand, type Val, v128 } from "../wasm/value.ts";
 import { atomicCode, atomicOperands, emitAtomic } from "./atomic-update.ts";
 import { VAR } from "./layout.ts";
 
@@ -111,7 +111,7 @@ export abstract class EnvBase implements Env {
     // Nothing is remembered from one instruction to the next.
   }
 
-  unlessOrdinary(_ordinary: () => Val, _write: () => void): void {
+  unlessOrdinary(_rare: Val, _write: () => void): void {
     // Nothing relies on it.
   }
 
@@ -493,7 +493,7 @@ export class HelperEnv extends EnvBase {
 
   protected leaveFault(): void {
     if (!this.faults) throw new Error("a helper that is not declared as faulting raises an exception");
-    this.c.ret(1, ...this.c.type.results.slice(1).map(() => 0));
+    this.c.ret(1, ...this.c.type.results.slice(1).map((type) => (type === "v128" ? v128(0n, 0n) : 0)));
   }
 
   done(...results: Operand[]): void {

@@ -153,7 +153,7 @@ export interface Sem extends Env {
   /** Tells that they do, after all writes of the instruction. */
   setOrdinary(n: number, lanes: FloatLanes): void;
   /** Where that would not hold: `write` does what is left of the instruction, and what was told does not count. */
-  unlessOrdinary(ordinary: () => Val, write: () => void): void;
+  unlessOrdinary(rare: Val, write: () => void): void;
   /** Read-modify-write with one translation; the change may set flags but not raise after it has. `change` runs once. Instructions that may be
    *  locked also say what they do as an atomic operation; `change` then only sets flags and registers. */
   modify(n: number, change: (old: Val) => Val, atomic?: () => AtomicUpdate): void;

@@ -10,6 +10,10 @@ import { SHIFT } from "../../src/isa/integer/shift.ts";
 import { STACK } from "../../src/isa/integer/stack.ts";
 import { STRING } from "../../src/isa/integer/string.ts";
 import { MMX } from "../../src/isa/mmx/mmx.ts";
+import { SSE_COMPARISONS } from "../../src/isa/sse/compare.ts";
+import { SSE_CONVERSIONS } from "../../src/isa/sse/convert.ts";
+import { SSE_ARITHMETIC } from "../../src/isa/sse/float-arithmetic.ts";
+import { SSE_MOVES } from "../../src/isa/sse/move.ts";
 import { SSE } from "../../src/isa/sse/sse.ts";
 import { XSAVE_INSTRUCTIONS } from "../../src/isa/system/xsave.ts";
 import { X87 } from "../../src/isa/x87/x87.ts";
@@ -81,8 +85,22 @@ const FLOAT_COMMON = FLOAT_ROWS.filter(({ instruction: { name } }) =>
     name,
   ),
 );
-/** Programs that are mostly for the x87 registers, in percent. */
-const FLOAT_PROGRAMS = 25;
+const VECTOR_COMMON = rowsOf([SSE_ARITHMETIC, SSE_MOVES, SSE_COMPARISONS, SSE_CONVERSIONS]);
+/** What compilers make of float and double. */
+const VECTOR_FREQUENT = VECTOR_COMMON.filter(({ instruction: { name } }) =>
+  /^((ADD|SUB|MUL|DIV)[PS][SD]|SQRTS[SD]|MOVS[SD]|MOVAP[SD]|MOVUP[SD]|U?COMIS[SD]|CVT(T?SD2SI|SI2S[SD]|SD2SS|SS2SD))$/.test(
+    name,
+  ),
+);
+const VECTOR_STATE = rowsOf([SSE, XSAVE_INSTRUCTIONS.filter(({ name }) => /MXCSR$/.test(name))]);
+/** Few registers, so that one instruction's result is often another's operand. */
+const VECTOR_REGISTERS = [0, 1, 2, 6, 9];
+
+/** What a program is mostly for. */
+export type Flavour = "any" | "x87" | "vectors";
+/** How many of a hundred programs are for the x87 and for the vector registers. */
+const X87_PROGRAMS = 20;
+const VECTOR_PROGRAMS = 30;
 
 /** Base of memory operands, and a small index. */
 export const BASE = 3;
@@ -94,7 +112,7 @@ function word(value: number, bytes: number): number[] {
 }
 
 /** ModRM for memory operand: displacement, index, RIP. */
-function memory(s: Source, reg: number): { bytes: number[]; rex: number } {
+function memory(s: Source, reg: number, aligned: boolean): { bytes: number[]; rex: number } {
   const r = (reg & 7) << 3;
   switch (s.below(8)) {
     case 0:
@@ -105,11 +123,12 @@ function memory(s: Source, reg: number): { bytes: number[]; rex: number } {
       // RIP-relative: behind the code, in the same 64 KiB.
       return { bytes: [0x05 | r, ...word(0x8000 + s.below(64) * 8, 4)], rex: 0 };
     default:
+      if (aligned && s.chance(80)) return { bytes: [0x40 | r | BASE, s.below(8) * 16], rex: 0 };
       return { bytes: [0x40 | r | BASE, s.below(16) * (s.chance(80) ? 8 : 3)], rex: 0 };
   }
 }
 
-function encode(s: Source, row: Row): number[] {
+function encode(s: Source, row: Row, registers: readonly number[] = FREE): number[] {
   const out: number[] = [];
   let rex = 0;
   const sizes = row.operands.map(({ size }) => size);
@@ -129,13 +148,14 @@ function encode(s: Source, row: Row): number[] {
   }
   if (row.modrm) {
     const special = row.operands.some(({ kind }) => "SCDPQN".includes(kind));
-    const reg = row.reg >= 0 ? row.reg : special ? s.below(8) : s.pick(FREE);
+    const reg = row.reg >= 0 ? row.reg : special ? s.below(8) : s.pick(registers);
     if (reg >= 8) rex |= 0x44;
     if (row.mod === "memory" || (row.mod === "any" && s.chance(45))) {
-      const operand = memory(s, reg);
+      const aligned = row.operands.some(({ kind, size }) => "WM".includes(kind) && size === "x");
+      const operand = memory(s, reg, aligned);
       tail.push(...operand.bytes);
     } else {
-      const rm = row.rm >= 0 ? row.rm : special ? s.below(8) : s.pick(FREE);
+      const rm = row.rm >= 0 ? row.rm : special ? s.below(8) : s.pick(registers);
       if (rm >= 8) rex |= 0x41;
       tail.push(0xc0 | ((reg & 7) << 3) | (rm & 7));
     }
@@ -160,10 +180,14 @@ function encode(s: Source, row: Row): number[] {
   return out;
 }
 
-/** One instruction that falls through, unless it faults; `floats`: mostly for the x87 registers. */
-export function randomInstruction(s: Source, floats = false): number[] {
-  if (floats && s.chance(80)) {
+/** One instruction that falls through, unless it faults. */
+export function randomInstruction(s: Source, flavour: Flavour = "any"): number[] {
+  if (flavour === "x87" && s.chance(80)) {
     return encode(s, s.pick(s.chance(80) ? FLOAT_COMMON : s.chance(80) ? FLOAT_ROWS : FLOAT_STATE));
+  }
+  if (flavour === "vectors" && s.chance(80)) {
+    const rows = s.chance(70) ? VECTOR_FREQUENT : s.chance(80) ? VECTOR_COMMON : VECTOR_STATE;
+    return encode(s, s.pick(rows), VECTOR_REGISTERS);
   }
   const row = s.pick(s.chance(55) ? COMMON : s.chance(50) ? INTEGER : ALL);
   return encode(s, row);
@@ -215,13 +239,14 @@ export interface Program {
 export function randomProgram(s: Source, blocks: number): Program {
   const near = (n: number): number =>
     s.chance(70) ? Math.min(blocks - 1, Math.max(0, n + s.below(6) - 3)) : s.below(blocks);
-  const floats = s.chance(FLOAT_PROGRAMS);
+  const kind = s.below(100);
+  const flavour = kind < X87_PROGRAMS ? "x87" : kind < X87_PROGRAMS + VECTOR_PROGRAMS ? "vectors" : "any";
   const made = Array.from({ length: blocks }, (_, n) => {
     const body: number[] = [];
     const instructions: number[] = [];
-    for (let k = s.below(floats ? 10 : 6); k > 0; k--) {
+    for (let k = s.below(flavour === "any" ? 6 : 10); k > 0; k--) {
       instructions.push(body.length);
-      body.push(...randomInstruction(s, floats));
+      body.push(...randomInstruction(s, flavour));
     }
     const end: End = n === blocks - 1 ? "hlt" : s.chance(3) ? "ret" : s.pick(ENDS);
     if (end === "jcc" || end === "ijmp" || end === "icall") {

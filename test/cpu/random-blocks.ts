@@ -115,6 +115,35 @@ const POOL = ((): Uint8Array => {
   return new Uint8Array(words.buffer);
 })();
 
+/** Bits of numbers that are dealt with in ways of their own: zeros, denormal numbers, the least normal and largest ones, infinities, NaNs. */
+const SPECIAL_DOUBLES = [
+  0n,
+  1n,
+  0x1f80n,
+  0xfffffffffffffn,
+  0x10000000000000n,
+  0x7fefffffffffffffn,
+  0x7ff0000000000000n,
+  0x7ff8000000000000n,
+  0x7ff0000000000001n,
+];
+const SPECIAL_SINGLES = [0, 1, 0x7fffff, 0x800000, 0x7f7fffff, 0x7f800000, 0x7fc00000, 0x7f800001];
+
+/** Fills memory with numbers of a size, few of them special, some large or small. */
+function fillNumbers(s: Source, view: DataView, bytes: number, size: 4 | 8): void {
+  for (let at = 0; at < bytes; at += size) {
+    const scale = s.chance(10) ? 2 ** ((s.below(3) - 1) * (size === 8 ? 600 : 80)) : 1;
+    const value = ((s.below(2000) - 1000) / 8) * scale;
+    const special = s.chance(6);
+    const sign = s.below(2);
+    if (size === 8) {
+      if (special) view.setBigUint64(at, s.pick(SPECIAL_DOUBLES) | (BigInt(sign) << 63n), true);
+      else view.setFloat64(at, value, true);
+    } else if (special) view.setUint32(at, (s.pick(SPECIAL_SINGLES) | (sign << 31)) >>> 0, true);
+    else view.setFloat32(at, value, true);
+  }
+}
+
 class Difference extends Error {}
 
 /** One vCPU and quick access to what is compared. */
@@ -277,7 +306,14 @@ export class RandomBlocks {
       if (s.chance(50)) view.setFloat64(at, (s.below(2000) - 1000) / 8, true);
       else if (s.chance(30)) view.setFloat32(at, (s.below(2000) - 1000) / 8, true);
     }
-    if (s.chance(25)) view.setUint32(MXCSR.offset, 0x1f80 ^ (s.word() & (s.chance(50) ? 0xe040 : 0xffc0)), true);
+    if (s.chance(50)) {
+      const at = (n: number): DataView =>
+        new DataView(state.buffer, state.byteOffset + VECTOR_BASE + n * VECTOR_STRIDE);
+      for (let n = 0; n < 16; n++) fillNumbers(s, at(n), 16, s.chance(70) ? 8 : 4);
+    }
+    // The precision flag is usually set already, so that nothing but the result has to be looked at.
+    if (s.chance(50)) view.setUint32(MXCSR.offset, 0x1fa0 | (s.chance(20) ? s.word() & 0x803f : 0), true);
+    else if (s.chance(49)) view.setUint32(MXCSR.offset, 0x1f80 ^ (s.word() & (s.chance(50) ? 0xe040 : 0xffc0)), true);
     if (s.chance(70)) {
       view.setUint32(FCW.offset, s.chance(70) ? 0x37f : 0x40 | (s.word() & 0xf3f), true);
       // A stack that is mostly neither empty nor full.
@@ -294,7 +330,8 @@ export class RandomBlocks {
     this.translator.state.set(state.subarray(0, STATE_END));
     const from = s.below(POOL.length - DATA_BYTES);
     const data = Uint8Array.from(POOL.subarray(from, from + DATA_BYTES));
-    if (s.chance(40)) {
+    if (s.chance(40)) fillNumbers(s, new DataView(data.buffer, 0x800), 256, s.chance(70) ? 8 : 4);
+    else if (s.chance(60)) {
       // Doubles and extended numbers where memory operands mostly are.
       const numbers = new DataView(data.buffer, 0x800);
       for (let at = 0; at < 256; at += 16) {

@@ -145,8 +145,8 @@ export abstract class VectorSemantics extends RowSemantics {
     if (number !== undefined && !this.conditional) this.region.vectors.setOrdinary(number, lanes);
   }
 
-  override unlessOrdinary(ordinary: () => Val, write: () => void): void {
-    this.c.if(ordinary().eqz(), () => {
+  override unlessOrdinary(rare: Val, write: () => void): void {
+    this.c.if(rare, () => {
       write();
       this.leaveBehind();
     });

@@ -73,11 +73,7 @@ function scalarExact(x: Env, s: Shape, convert: Helper, ...args: (Val | number)[
 
 /** Behind the exact result of an instruction that tells that what it gives is ordinary. */
 function unlessOrdinary(x: Sem, s: Shape) {
-  return (result: Val): void =>
-    x.unlessOrdinary(
-      () => scalar.ordinary(s, result),
-      () => x.writeFloat(0, result),
-    );
+  return (result: Val): void => x.unlessOrdinary(scalar.ordinary(s, result).eqz(), () => x.writeFloat(0, result));
 }
 
 /** The same for lanes: each call's arguments come from the lane's number. */

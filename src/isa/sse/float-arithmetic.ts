@@ -22,7 +22,14 @@ import {
   toBits,
   toFloat,
 } from "./float-shape.ts";
-import { hostOrExact, packedForm, scalarForm, writeHostOrExact } from "./host-arithmetic.ts";
+import {
+  type HostOperation,
+  hostOperation,
+  hostOrExact,
+  packedForm,
+  scalarForm,
+  writeHostOrExact,
+} from "./host-arithmetic.ts";
 import { bitselect, lanes, shuffleLanes, splat, useSse, ZERO } from "./state.ts";
 
 type Operation = BinaryOperation | "addsub";
@@ -33,14 +40,9 @@ function operationOf(operation: Operation, lane: number): BinaryOperation {
   return lane % 2 === 0 ? "sub" : "add";
 }
 
-const PACKED_EXACT = new Map<string, Helper>();
-
 /** (destination, source, mxcsr) to (result, flags of all lanes). */
 function packedExact(s: Shape, operation: Operation): Helper {
-  const name = `${operation}${s.packed}`;
-  const known = PACKED_EXACT.get(name);
-  if (known !== undefined) return known;
-  const made = helper(name, ["v128", "v128", "i32"], ["v128", "i32"], (x, a, b, mxcsr) => {
+  return helper(`${operation}${s.packed}`, ["v128", "v128", "i32"], ["v128", "i32"], (x, a, b, mxcsr) => {
     const { c } = x;
     const result = c.local("v128", a);
     const flags = c.local("i32", 0);
@@ -52,12 +54,10 @@ function packedExact(s: Shape, operation: Operation): Helper {
     }
     x.done(result, flags);
   });
-  PACKED_EXACT.set(name, made);
-  return made;
 }
 
 /** Lanes whose result is zero for a reason that raises nothing. */
-function exactZero(s: Shape, operation: Operation, a: Val, b: Val, r: Val): Val {
+function exactZero(s: Shape, operation: Operation, r: Val, a: Val, b: Val): Val {
   const zero = packed.isZero(s, r);
   if (operation === "mul") {
     return op("v128.and", zero, op("v128.or", packed.isZero(s, a), packed.isZero(s, b)));
@@ -72,18 +72,41 @@ function packedHost(s: Shape, operation: Operation, a: Val, b: Val): Val {
     : native(operation);
 }
 
-function packedSlow(x: Env, s: Shape, operation: Operation, a: Val, b: Val) {
-  return (): readonly [Val, Val] => {
-    const [value, flags] = x.callMany(packedExact(s, operation), a, b, x.get(MXCSR));
-    return [value, flags];
-  };
+function packedOperation(s: Shape, operation: Operation): HostOperation {
+  const compute = packedExact(s, operation);
+  return hostOperation(
+    `${s.packed}.${operation}`,
+    packedForm(s),
+    2,
+    (a, b) => packedHost(s, operation, a, b),
+    (r, a, b) => exactZero(s, operation, r, a, b),
+    (x, a, b) => {
+      const [value, flags] = x.callMany(compute, a, b, x.get(MXCSR));
+      return [value, flags];
+    },
+  );
 }
+
+const PACKED = {
+  32: {
+    add: packedOperation(SINGLE, "add"),
+    sub: packedOperation(SINGLE, "sub"),
+    mul: packedOperation(SINGLE, "mul"),
+    div: packedOperation(SINGLE, "div"),
+    addsub: packedOperation(SINGLE, "addsub"),
+  },
+  64: {
+    add: packedOperation(DOUBLE, "add"),
+    sub: packedOperation(DOUBLE, "sub"),
+    mul: packedOperation(DOUBLE, "mul"),
+    div: packedOperation(DOUBLE, "div"),
+    addsub: packedOperation(DOUBLE, "addsub"),
+  },
+} as const;
 
 /** A packed operation on fixed vectors, with its exceptions. */
 function packedFloat(x: Sem, s: Shape, operation: Operation, a: Val, b: Val): Val {
-  const zero = (r: Val): Val => exactZero(s, operation, a, b, r);
-  const host = packedHost(s, operation, a, b);
-  return hostOrExact(x, packedForm(s), host, [a, b], zero, packedSlow(x, s, operation, a, b));
+  return hostOrExact(x, PACKED[s.format.bits][operation], [a, b], [a, b]);
 }
 
 /** A packed operation that is a whole instruction. */
@@ -92,13 +115,10 @@ function packedArithmetic(s: Shape, operation: Operation) {
     useSse(x);
     const b = x.readAligned(1);
     const a = x.read(0);
-    const operands = [
+    writeHostOrExact(x, PACKED[s.format.bits][operation], [
       [0, a],
       [1, b],
-    ] as const;
-    const zero = (r: Val): Val => exactZero(s, operation, a, b, r);
-    const host = packedHost(s, operation, a, b);
-    writeHostOrExact(x, packedForm(s), host, operands, zero, packedSlow(x, s, operation, a, b));
+    ]);
   };
 }
 
@@ -120,40 +140,48 @@ function packedInstruction(
   };
 }
 
-/** The results of an exact helper for scalars, at the shape's own width. */
-function scalarSlow(x: Env, s: Shape, compute: Helper, ...values: Val[]) {
-  return (): readonly [Val, Val] => {
-    const [bits, flags] = x.callMany(compute, ...values.map((value) => toBits(s, value).zx()), x.get(MXCSR));
-    return [toFloat(s, narrow(s, bits)), flags];
-  };
+/** Value and flags of an exact helper for scalars. */
+function scalarExact(x: Env, s: Shape, compute: Helper, values: readonly Val[]): readonly [Val, Val] {
+  const [bits, flags] = x.callMany(compute, ...values.map((value) => toBits(s, value).zx()), x.get(MXCSR));
+  return [toFloat(s, narrow(s, bits)), flags];
 }
 
-function scalarArithmetic(s: Shape, operation: BinaryOperation) {
+function scalarArithmetic(s: Shape, name: BinaryOperation) {
+  const operation = hostOperation(
+    `${s.scalar}.${name}`,
+    scalarForm(s),
+    2,
+    (a, b) => op(`${s.scalar}.${name}`, a, b),
+    (r, a, b) => {
+      const zero = scalar.isZero(s, r);
+      if (name === "mul") return zero.and(scalar.isZero(s, a).or(scalar.isZero(s, b)));
+      return name === "div" ? zero.and(scalar.isZero(s, a)) : zero;
+    },
+    (x, a, b) => scalarExact(x, s, exact(s.format)[name], [a, b]),
+  );
   return (x: Sem): void => {
     useSse(x);
     const b = x.readFloat(1, s.scalar);
     const a = x.readFloat(0, s.scalar);
-    const operands = [
+    writeHostOrExact(x, operation, [
       [0, a],
       [1, b],
-    ] as const;
-    const zero = (r: Val): Val => {
-      const isZero = scalar.isZero(s, r);
-      if (operation === "mul") return isZero.and(scalar.isZero(s, a).or(scalar.isZero(s, b)));
-      return operation === "div" ? isZero.and(scalar.isZero(s, a)) : isZero;
-    };
-    const host = op(`${s.scalar}.${operation}`, a, b);
-    writeHostOrExact(x, scalarForm(s), host, operands, zero, scalarSlow(x, s, exact(s.format)[operation], a, b));
+    ]);
   };
 }
 
 function scalarRoot(s: Shape) {
+  const operation = hostOperation(
+    `${s.scalar}.sqrt`,
+    scalarForm(s),
+    1,
+    (b) => op(`${s.scalar}.sqrt`, b),
+    (r) => scalar.isZero(s, r),
+    (x, b) => scalarExact(x, s, exact(s.format).sqrt, [b]),
+  );
   return (x: Sem): void => {
     useSse(x);
-    const b = x.readFloat(1, s.scalar);
-    const zero = (r: Val): Val => scalar.isZero(s, r);
-    const host = op(`${s.scalar}.sqrt`, b);
-    writeHostOrExact(x, scalarForm(s), host, [[1, b]], zero, scalarSlow(x, s, exact(s.format).sqrt, b));
+    writeHostOrExact(x, operation, [[1, x.readFloat(1, s.scalar)]]);
   };
 }
 
@@ -172,15 +200,21 @@ function packedRootExact(s: Shape): Helper {
 }
 
 function packedRoot(s: Shape) {
-  const slow = packedRootExact(s);
+  const compute = packedRootExact(s);
+  const operation = hostOperation(
+    `${s.packed}.sqrt`,
+    packedForm(s),
+    1,
+    (b) => op(`${s.packed}.sqrt`, b),
+    (r) => packed.isZero(s, r),
+    (x, b) => {
+      const [value, flags] = x.callMany(compute, b, x.get(MXCSR));
+      return [value, flags];
+    },
+  );
   return (x: Sem): void => {
     useSse(x);
-    const b = x.readAligned(1);
-    const zero = (r: Val): Val => packed.isZero(s, r);
-    writeHostOrExact(x, packedForm(s), op(`${s.packed}.sqrt`, b), [[1, b]], zero, () => {
-      const [value, flags] = x.callMany(slow, b, x.get(MXCSR));
-      return [value, flags];
-    });
+    writeHostOrExact(x, operation, [[1, x.readAligned(1)]]);
   };
 }
 
