@@ -54,6 +54,7 @@ import { X87_ARITHMETIC } from "../src/isa/x87/arithmetic-instructions.ts";
 import { X87_COMPARE } from "../src/isa/x87/compare-instructions.ts";
 import { X87_CONTROL } from "../src/isa/x87/control-instructions.ts";
 import { X87_LOAD_STORE } from "../src/isa/x87/load-store-instructions.ts";
+import { X87_TRANSCENDENTAL } from "../src/isa/x87/transcendental-instructions.ts";
 
 /** Where the page lies. */
 export const PAGE_PATH = fileURLToPath(new URL("../docs/instructions.md", import.meta.url));
@@ -85,6 +86,7 @@ const GROUPS: readonly (readonly [title: string, group: InstructionGroup])[] = [
   ["x87: arithmetic", X87_ARITHMETIC],
   ["x87: comparison", X87_COMPARE],
   ["x87: control", X87_CONTROL],
+  ["x87: transcendental", X87_TRANSCENDENTAL],
   ["MMX", MMX],
   ["SSE: moves", SSE_MOVES],
   ["SSE: masked store", SSE_MASKED_STORE],

@@ -26,7 +26,6 @@ const CODE = AT.DATA;
 
 /** What iced decodes and the table has not, so that it is #UD. */
 const NOT_HAD: { readonly [why: string]: readonly string[] } = {
-  "x87 instructions that come later": words("F2XM1 FCOS FPATAN FPTAN FSIN FSINCOS FYL2X FYL2XP1"),
   "virtualization, which CPUID does not report": words(
     "VMCALL VMLAUNCH VMRESUME VMXOFF VMXON VMFUNC VMREAD VMWRITE VMPTRLD VMPTRST VMCLEAR INVEPT INVVPID VMRUN VMMCALL VMLOAD VMSAVE STGI CLGI SKINIT INVLPGA VMGEXIT TDCALL",
   ),

@@ -233,7 +233,7 @@ export const x87QuickRoot = helper("x87QuickRoot", PACKED, PACKED, (x, sig, se) 
 });
 
 /** An operation on one or two values by its general function. */
-function packed(name: string, general: Helper): Helper {
+export function packed(name: string, general: Helper): Helper {
   return helper(name, general.params, PACKED, (x, ...operands) => {
     const [sig, se, flags] = x.callMany(general, ...operands);
     donePacked(x, sig, se, flags);
