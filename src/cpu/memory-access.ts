@@ -136,6 +136,7 @@ export function emitMemoryAccess(
     const last = c.let(linear.add(bytes.sub(1).zx()));
     c.if(canonical(linear).and(canonical(last)).eqz(), () => raiseNotCanonical(c, x, access), undefined, "unlikely");
     checkAlignment(c, x, linear, access, bytes);
+    c.if(linear.xor(last).and(-4096n).eqz(), () => tryTlb(c, x, linear, access, VAR.TLB_WRITE, () => c.ret(0)));
     const bits = walkBits(c, x, access, true);
     const [first] = c.callMany(paging.translate, [linear, bits]);
     c.if(first.eq(1), () => c.ret(1));

@@ -75,6 +75,7 @@ function rowsOf(groups: readonly InstructionGroup[]): readonly Row[] {
 
 const COMMON = rowsOf([ALU, MOVE, SHIFT]);
 const INTEGER = rowsOf([ALU, MOVE, SHIFT, MULTIPLY, BITS, STACK, STRING]);
+const UNALIGNED = rowsOf([SSE]).filter(({ instruction }) => /^(MOVUP|MOVDQU|LDDQU)/.test(instruction.name));
 const ALL = rowsOf([MULTIPLY, BITS, STACK, STRING, SSE, MMX, X87]);
 
 const FLOAT_ROWS = rowsOf([X87]);
@@ -189,6 +190,7 @@ export function randomInstruction(s: Source, flavour: Flavour = "any"): number[]
     const rows = s.chance(70) ? VECTOR_FREQUENT : s.chance(80) ? VECTOR_COMMON : VECTOR_STATE;
     return encode(s, s.pick(rows), VECTOR_REGISTERS);
   }
+  if (s.chance(2)) return encode(s, s.pick(UNALIGNED));
   const row = s.pick(s.chance(55) ? COMMON : s.chance(50) ? INTEGER : ALL);
   return encode(s, row);
 }

@@ -38,7 +38,9 @@ const ENTRIES = 4;
 const LIMIT = 500;
 
 const TABLES_END = AT.HANDLERS + 0x2000;
-const DATA_BYTES = 0x1000;
+const DATA_BYTES = 0x4000;
+/** A page table for the data: neighbouring pages change places, so that what crosses a page's end goes on elsewhere. */
+const PAGE_TABLE = 0x7000;
 const INTERRUPT = 0x30;
 const INTERRUPT_HANDLER = AT.HANDLERS + 0x1000;
 /** push rax; push rcx; mov ecx, 3; L: add [DATA + 0xff0], rcx; loop L; pop rcx; pop rax; iretq */
@@ -158,6 +160,9 @@ class Side {
     const { rig } = this;
     rig.bytes.set(HANDLER_CODE, INTERRUPT_HANDLER);
     rig.view.setUint16(AT.IDT + INTERRUPT * 16, INTERRUPT_HANDLER, true);
+    for (let n = 0; n < 512; n++)
+      rig.view.setBigUint64(PAGE_TABLE + n * 8, BigInt(AT.DATA + ((n ^ 1) << 12)) | 7n, true);
+    rig.view.setBigUint64(AT.PD + (AT.DATA >> 21) * 8, BigInt(PAGE_TABLE) | 7n, true);
     rig.longMode();
     this.state = Buffer.from(rig.engine.memory.buffer);
     this.view = new DataView(rig.engine.memory.buffer);
@@ -257,13 +262,14 @@ export class RandomBlocks {
       side.restore(0, this.tables);
       side.rig.engine.registersChanged();
     }
+    const base = AT.DATA + (s.chance(50) ? 0x800 : 0x1000 - s.below(0x90));
     const what = (): string => `program ${seed} pass ${pass}`;
     for (let entry = 0; entry < ENTRIES; entry++) {
       const start = at + (entry === 0 ? 0 : s.pick(program.starts));
       this.set((view) => {
         view.setBigUint64(RIP.offset, BigInt(start), true);
         view.setUint32(ACTIVITY.offset, 0, true);
-        view.setBigUint64(BASE * 8, BigInt(AT.DATA + 0x800), true);
+        view.setBigUint64(BASE * 8, BigInt(base), true);
         view.setBigUint64(4 * 8, BigInt(AT.STACK_TOP - 0x800), true);
       });
       const before = interpreter.rig.engine.retired();

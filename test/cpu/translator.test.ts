@@ -120,6 +120,24 @@ test("faults in the middle of a loop, with flags that nothing has looked at", ()
   assert.equal(divided.translator.caught(), 0);
 });
 
+test("vectors across the end of a page, where the next page lies elsewhere", () => {
+  // L: movups [rbx + 8], xmm0; movups xmm1, [rbx + 8]; movdqu xmm0, [rbx]; dec ecx; jnz L; hlt
+  const program = [0x0f, 0x11, 0x43, 8, 0x0f, 0x10, 0x4b, 8, 0xf3, 0x0f, 0x6f, 0x03, 0xff, 0xc9, 0x75, 0xf0, 0xf4];
+  const table = AT.HANDLERS + 0x1000;
+  const { translator } = agree(program, (rig) => {
+    for (let n = 0; n < 512; n++) rig.view.setBigUint64(table + n * 8, BigInt(AT.DATA + ((n ^ 1) << 12)) | 7n, true);
+    rig.view.setBigUint64(AT.PD + (AT.DATA >> 21) * 8, BigInt(table) | 7n, true);
+    rig.write(
+      AT.DATA,
+      Array.from({ length: 0x4000 }, (_, n) => (n * 7) & 0xff),
+    );
+    rig.engine.registersChanged();
+    rig.engine.setGpr(1, 20n);
+    rig.engine.setGpr(BASE, BigInt(AT.DATA + 0x0ff0));
+  });
+  assert.equal(translator.caught(), -1);
+});
+
 test("an undefined opcode and a jump to no canonical address end a region as they end a block", () => {
   agree([0xff, 0xc8, 0x75, 0xfc, 0x0f, 0x0b], (rig) => rig.engine.setGpr(0, 30n));
   // L: dec eax; jnz L; jmp rdx

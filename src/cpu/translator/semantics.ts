@@ -216,10 +216,10 @@ export class TranslatorSemantics extends VectorSemantics {
 
   // Memory
 
-  /** The TLB's entry XOR the address, or one `further`. */
-  private tlbEntry(address: Val, table: number, further = 0n): Val {
+  /** The TLB's entry XOR the address. */
+  private tlbEntry(address: Val, table: number): Val {
     const slot = address.shrU(9).wrap().and(this.region.parts.tlbIndexMask).add(this.region.tlb);
-    return this.c.let(this.state.ld64(slot, table).xor(address.add(further)));
+    return this.c.let(this.state.ld64(slot, table).xor(address));
   }
 
   private hits(bits: Bits | 128, entry: Val): Val {
@@ -273,15 +273,14 @@ export class TranslatorSemantics extends VectorSemantics {
 
   /** Where an access goes in the memory of guest RAM, and whether it does. */
   private lookUp(bits: Bits | 128, address: Val, table: number, strict: boolean): { hit: Val; host: Val } {
-    if (bits !== 128 || strict) {
-      const entry = this.tlbEntry(address, table);
-      return { hit: this.hits(bits, entry), host: entry.wrap() };
-    }
-    // Vectors are often not aligned: with the address of the last byte, an access that crosses the end of the page does not hit.
-    const entry = this.tlbEntry(address, table, 15n);
+    const entry = this.tlbEntry(address, table);
+    if (bits !== 128 || strict) return { hit: this.hits(bits, entry), host: entry.wrap() };
+    // Vectors are often not aligned; where one crosses the end of the page, bit 12 of this is set. (The entry does not tell: of an address its
+    // tag has only what the index has not.)
+    const crosses = address.and(0xfffn).add(15n).and(0x1000n);
     const { tlbMasks } = this.region.parts;
     const mask = this.control("unaligned mask", () => select(this.checksAlignment(), i64(tlbMasks[4]), tlbMasks[0]));
-    return { hit: entry.and(mask).eqz(), host: entry.wrap().sub(15) };
+    return { hit: entry.and(mask).or(crosses).eqz(), host: entry.wrap() };
   }
 
   /** Alignment checking: SDM Vol. 3A 6.15, #AC. */
