@@ -13,6 +13,7 @@ import { CRYSTAL_HZ, TSC_HZ } from "../vmm/tsc.ts";
 import { Vcpu, type VcpuOptions } from "../vmm/vcpu.ts";
 import type { MachineConfig } from "./config.ts";
 import { RandomWords } from "./random-words.ts";
+import { SeededHost } from "./seeded-host.ts";
 
 /** What a vCPU is connected to, and what it is made from. */
 export interface VcpuMaking
@@ -36,7 +37,8 @@ export interface VcpuMaking
 
 export function makeVcpu(id: number, making: VcpuMaking): Vcpu {
   const { config, memory } = making;
-  const words = new RandomWords(making.host);
+  const { host } = making;
+  const words = host instanceof SeededHost ? host.random : new RandomWords(host);
   const apicId = apicIdOf(config.topology, id);
   return new Vcpu({
     ...making,
@@ -45,7 +47,7 @@ export function makeVcpu(id: number, making: VcpuMaking): Vcpu {
     bootstrap: id === 0,
     features: config.cpu.features,
     physicalAddressBits: MAXPHYADDR,
-    random32: () => words.next(),
+    random32: () => words.word(),
     acknowledgePic: () => making.acknowledgePic(),
     createEngine: (host) => making.createEngine?.(host, memory, apicId) ?? makeEngine(host, apicId, making),
   });

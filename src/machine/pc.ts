@@ -40,6 +40,7 @@ import { DISKS_MAX, type DiskConfig, type MachineConfig } from "./config.ts";
 import { makeVcpu, type VcpuMaking } from "./make-vcpu.ts";
 import { VcpuGroup, type VcpuGroupOptions } from "./parallel/vcpu-group.ts";
 import { LocalProcessors, type Processors } from "./processors.ts";
+import { SeededHost, type SeededRandom } from "./seeded-host.ts";
 import {
   ECAM,
   ELCR_HIGH,
@@ -107,8 +108,12 @@ export class Pc {
   readonly disks: readonly VirtioPci[];
   private readonly config: MachineConfig;
 
+  /** Where a deterministic machine has its random numbers from. */
+  private readonly random: SeededRandom | undefined;
+
   constructor(options: PcOptions) {
     const { config, clock, host, trace } = options;
+    this.random = host instanceof SeededHost ? host.random : undefined;
     this.config = config;
     this.anomalies = new Anomalies(trace.anomalies);
     this.timers = new TimerQueue(clock);
@@ -278,6 +283,7 @@ export class Pc {
     this.disks.forEach((disk, n) => {
       parts.push([`virtio-block${n}`, disk]);
     });
+    if (this.random !== undefined) parts.push(["random", this.random]);
     return new Map(parts);
   }
 

@@ -13,7 +13,7 @@ export class RandomWords {
     this.host = host;
   }
 
-  next(): number {
+  word(): number {
     if (this.used === BATCH) {
       this.host.randomFill(new Uint8Array(this.words.buffer));
       this.used = 0;

@@ -23,7 +23,7 @@ import {
   MESSAGE,
   type SpawnMessage,
 } from "./protocol.ts";
-import { seededHost } from "./seeded-host.ts";
+import { SeededHost } from "./seeded-host.ts";
 
 export interface RunnerOptions {
   readonly config: MachineConfig;
@@ -82,7 +82,7 @@ export class MachineRunner {
     const traced = (line: string): void => this.output.bytes(CHANNEL.TRACE, encoder.encode(`${line}\n`));
     this.machine = new Machine({
       config,
-      host: seed === undefined ? host : seededHost(host, seed),
+      host: seed === undefined ? host : new SeededHost(host, seed),
       translator: options.translator,
       checker: options.checker,
       disks: options.disks,

@@ -2,13 +2,15 @@
 // The generator is SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, OOPSLA 2014). Its numbers are no secret.
 
 import type { Host } from "../host/host.ts";
+import type { Schema, Stateful } from "../vmm/state.ts";
 
 /** 2026-01-01 00:00:00 UTC. */
 const WALL_CLOCK = 1_767_225_600_000;
 const MASK = (1n << 64n) - 1n;
 const GAMMA = 0x9e3779b97f4a7c15n;
 
-export class SeededRandom {
+export class SeededRandom implements Stateful {
+  readonly schema: Schema = { kind: "seeded-random", version: 1, fields: { state: "u64" }, derived: [] };
   private state: bigint;
 
   constructor(seed: number) {
@@ -23,6 +25,11 @@ export class SeededRandom {
     return z ^ (z >> 31n);
   }
 
+  /** 32 bits, for RDRAND and RDSEED. */
+  word(): number {
+    return Number(this.next() >> 32n);
+  }
+
   fill(bytes: Uint8Array): void {
     for (let at = 0; at < bytes.length; at += 8) {
       let word = this.next();
@@ -34,7 +41,22 @@ export class SeededRandom {
   }
 }
 
-export function seededHost(host: Host, seed: number): Host {
-  const random = new SeededRandom(seed);
-  return { ...host, wallClock: () => WALL_CLOCK, randomFill: (bytes) => random.fill(bytes) };
+export class SeededHost implements Host {
+  readonly random: SeededRandom;
+  readonly engineModule: WebAssembly.Module;
+  readonly now: () => number;
+
+  constructor(host: Host, seed: number) {
+    this.random = new SeededRandom(seed);
+    this.engineModule = host.engineModule;
+    this.now = host.now;
+  }
+
+  wallClock(): number {
+    return WALL_CLOCK;
+  }
+
+  randomFill(bytes: Uint8Array): void {
+    this.random.fill(bytes);
+  }
 }

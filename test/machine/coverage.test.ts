@@ -9,6 +9,7 @@ import { webHost } from "../../src/host/host.ts";
 import { MemoryBlockStorage } from "../../src/host/memory-block.ts";
 import { machineConfig } from "../../src/machine/config.ts";
 import { Machine } from "../../src/machine/machine.ts";
+import { SeededHost } from "../../src/machine/seeded-host.ts";
 import { HostClock } from "../../src/vmm/clock.ts";
 import { type Stateful, saveState, uncoveredFields } from "../../src/vmm/state.ts";
 import { traceTo } from "../../src/vmm/trace.ts";
@@ -37,7 +38,7 @@ function makeMachine(): Machine {
     config: machineConfig({ memory: "32M", serialPorts: 2, debugExit: true }),
     disks: [{ storage: new MemoryBlockStorage(new Uint8Array(1 << 20)), serial: "test" }],
     clock,
-    host: { ...webHost, engineModule: engineModule() },
+    host: new SeededHost({ ...webHost, engineModule: engineModule() }, 1),
     trace: traceTo([], () => undefined),
     onSerial: () => undefined,
     onConsole: () => undefined,

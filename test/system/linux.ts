@@ -3,16 +3,22 @@
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { debianGuest, type Flavour } from "../../src/host/node/debian-guest.ts";
-import { buildInitramfs } from "../../src/host/node/initramfs.ts";
+import { type DebianGuest, debianGuest, type Flavour } from "../../src/host/node/debian-guest.ts";
+import { buildInitramfs, type InitramfsOptions } from "../../src/host/node/initramfs.ts";
 import { runSkep } from "../cli/run.ts";
 
 export interface LinuxRun {
   readonly script: string;
+  /** More files of the initramfs. */
+  readonly files?: InitramfsOptions["files"];
   /** More for the kernel's command line. */
   readonly append?: string;
   readonly args?: readonly string[];
   readonly flavour?: Flavour;
+}
+
+export function initramfs(guest: DebianGuest, { script, files = {} }: LinuxRun): Promise<Uint8Array> {
+  return buildInitramfs({ busybox: guest.busybox, script, files });
 }
 
 /** Boots and runs the script; the machine powers off when it ends. */
@@ -21,7 +27,7 @@ export async function runLinux(run: LinuxRun): Promise<Awaited<ReturnType<typeof
   const folder = await mkdtemp(join(tmpdir(), "skep-linux-"));
   try {
     const initrd = join(folder, "initramfs.cpio");
-    await writeFile(initrd, await buildInitramfs({ busybox: guest.busybox, script: run.script }));
+    await writeFile(initrd, await initramfs(guest, run));
     const append = `console=ttyS0 panic=-1 quiet ${run.append ?? ""}`;
     return await runSkep([
       "run",

@@ -2,10 +2,14 @@
 
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
+import { readFile } from "node:fs/promises";
 import { test } from "node:test";
-import { runLinux, TROUBLE } from "./linux.ts";
+import { fileURLToPath } from "node:url";
+import { compileStatic } from "../../guests/linux/suite.ts";
+import { debianGuest } from "../../src/host/node/debian-guest.ts";
+import { initramfs, runLinux, TROUBLE } from "./linux.ts";
 
-const missing = ["apt-get"].find((tool) => spawnSync(tool, ["--version"]).status !== 0);
+const missing = ["apt-get", "gcc"].find((tool) => spawnSync(tool, ["--version"]).status !== 0);
 const options = missing === undefined ? { timeout: 900_000 } : { skip: `needs ${missing}` };
 
 /** Prints what the tests read: processors, how they are grouped, clock source, the kernel's log. */
@@ -65,4 +69,50 @@ test("another seed gives other random numbers and the same calendar", options, a
   assert.equal(one[1], "2026-01-01");
   assert.equal(two[1], "2026-01-01");
   assert.notEqual(one[0], two[0]);
+});
+
+function troubleIn(text: string): string[] {
+  return text.split(/\r?\n/).filter((line) => TROUBLE.test(line));
+}
+
+test("processors go offline and come back, NMIs reach all of them, and the machine reboots", options, async () => {
+  const script = `
+for round in 1 2 3; do
+  for cpu in 1 2 3; do echo 0 > /sys/devices/system/cpu/cpu$cpu/online; done
+  echo "online $(cat /sys/devices/system/cpu/online)"
+  for cpu in 3 1 2; do echo 1 > /sys/devices/system/cpu/cpu$cpu/online; done
+  echo "online $(cat /sys/devices/system/cpu/online)"
+done
+dmesg > /tmp/log
+echo l > /proc/sysrq-trigger
+sleep 1
+grep NMI: /proc/interrupts
+cat /tmp/log
+reboot -f
+`;
+  const { stdout, stderr, status } = await runLinux({ script, args: ["--cpus", "4", "--engine", "translate"] });
+  assert.equal(status, 0, `a guest that reboots\n${stderr}${stdout.slice(-2000)}`);
+  const online = stdout.split(/\r?\n/).filter((line) => line.startsWith("online "));
+  assert.deepEqual(online, ["online 0", "online 0-3", "online 0", "online 0-3", "online 0", "online 0-3"]);
+  assert.match(stdout, /NMI: +0 +1 +1 +1 /);
+  assert.deepEqual(troubleIn(stdout.slice(stdout.indexOf("online 0"))), []);
+});
+
+test("kexec from 4 processors to 4 processors", options, async () => {
+  const guest = await debianGuest({ flavour: "cloud" });
+  const { program } = await compileStatic(fileURLToPath(new URL("../../guests/linux/kexec.c", import.meta.url)));
+  const second = 'echo "second kernel: $(grep -c ^processor /proc/cpuinfo), $(cat /proc/cmdline)"; dmesg';
+  const { stdout, stderr, status } = await runLinux({
+    script: 'echo "first kernel"; /kexec /vmlinuz /initrd "console=ttyS0 panic=-1 quiet again=yes"',
+    files: {
+      kexec: { data: program, mode: 0o755 },
+      vmlinuz: { data: await readFile(guest.kernel) },
+      initrd: { data: await initramfs(guest, { script: second }) },
+    },
+    args: ["--cpus", "4", "--engine", "translate", "--memory", "768M"],
+  });
+  const tail = `${stderr}${stdout.slice(-2000)}`;
+  assert.equal(status, 1, tail);
+  assert.match(stdout, /first kernel[\s\S]*second kernel: 4, .*again=yes/, tail);
+  assert.deepEqual(troubleIn(stdout), []);
 });
