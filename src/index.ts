@@ -76,6 +76,8 @@ export interface VirtualMachineOptions {
   readonly threads?: string;
   /** For finding faults of skep: holds every execution of translated code, or one of so many, against the interpreter. */
   readonly checkRegions?: boolean | number;
+  /** Whether the translator's compiler has a `thread` of its own or works on the `same` as the guest. */
+  readonly compiler?: string;
   /** Virtio disks, in order. */
   readonly disks?: readonly DiskOptions[];
   /** Serial ports, 1 to 4; 1 by default. */

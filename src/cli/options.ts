@@ -5,7 +5,7 @@ import { CPU_MODEL_NAMES, DEFAULT_CPU_MODEL } from "../cpu/model.ts";
 import { SkepError } from "../errors.ts";
 import { checkName } from "../host/node/control-socket.ts";
 import type { DiskOptions, ModuleOptions, VirtualMachineOptions } from "../index.ts";
-import { DEFAULT_DEBUG_EXIT_PORT, ENGINES } from "../machine/config.ts";
+import { COMPILER_PLACES, DEFAULT_DEBUG_EXIT_PORT, ENGINES } from "../machine/config.ts";
 import { TRACE_KINDS } from "../vmm/trace.ts";
 
 /** Where the first serial port goes. */
@@ -71,6 +71,10 @@ const OPTIONS: { readonly [name: string]: Option } = {
     ],
   },
   engine: { value: "NAME", help: [`how guest code is executed: ${ENGINES.join(", ")}`] },
+  compiler: {
+    value: COMPILER_PLACES.join("|"),
+    help: ["whether code is translated on a thread of its own, or on the same as it runs on"],
+  },
   threads: {
     value: "one|each",
     help: ["whether all virtual CPUs take turns on one thread, or each has its own"],
@@ -225,6 +229,7 @@ export function parseOptions(command: "run" | "start", args: readonly string[]):
       ...optional("engine", text("engine")),
       ...optional("threads", text("threads")),
       ...optional("checkRegions", check),
+      ...optional("compiler", text("compiler")),
       ...optional("debugExit", debugExit),
       ...optional(
         "deterministic",

@@ -12,6 +12,9 @@ import { isTraceKind, TRACE_KINDS, type TraceKind } from "../vmm/trace.ts";
 export const ENGINES = ["interpret", "translate"] as const;
 export type EngineName = (typeof ENGINES)[number];
 
+export const COMPILER_PLACES = ["thread", "same"] as const;
+export type CompilerPlace = (typeof COMPILER_PLACES)[number];
+
 /** What the embedding program may say about the machine itself; everything has a default. */
 export interface MachineRequest {
   /** Bytes, or a number with K, M or G behind it. */
@@ -25,6 +28,8 @@ export interface MachineRequest {
   readonly threads?: string;
   /** Holds every execution of translated code, or one of so many, against the interpreter. */
   readonly checkRegions?: boolean | number;
+  /** Whether the translator's compiler has a `thread` of its own, or works on the `same` thread as the guest, as it does in deterministic machines. */
+  readonly compiler?: string;
   /** True: at the usual port; or the port. */
   readonly debugExit?: boolean | number;
   /** Serial ports, 1 to 4. */
@@ -47,6 +52,7 @@ export interface MachineConfig {
   readonly threads: Threads;
   /** One of so many executions of regions is checked; 0: none. */
   readonly checkRegions: number;
+  readonly compiler: CompilerPlace;
   readonly debugExitPort: number | undefined;
   readonly serialPorts: number;
   readonly trace: readonly TraceKind[];
@@ -172,6 +178,12 @@ export function machineConfig(request: MachineRequest): MachineConfig {
   if (threads === undefined) bad(`unknown threads "${request.threads}": known are ${THREADS.join(", ")}`);
   if (threads === "each" && seed(request.deterministic) !== undefined) bad("a deterministic machine has one thread");
   if (threads === "each" && request.checkRegions) bad("regions are checked in machines of one thread");
+  const deterministic = seed(request.deterministic);
+  const place = request.compiler ?? (deterministic === undefined ? "thread" : "same");
+  const compiler = COMPILER_PLACES.find((name) => name === place);
+  if (compiler === undefined) bad(`unknown place "${place}" of the compiler: known are ${COMPILER_PLACES.join(", ")}`);
+  if (compiler === "thread" && deterministic !== undefined)
+    bad("a deterministic machine has no thread of the compiler");
   const serialPorts = request.serialPorts ?? 1;
   if (!Number.isInteger(serialPorts) || serialPorts < 1 || serialPorts > SERIAL_PORTS_MAX)
     bad(`${serialPorts} serial ports: a machine has 1 to ${SERIAL_PORTS_MAX}`);
@@ -183,9 +195,10 @@ export function machineConfig(request: MachineRequest): MachineConfig {
     engine: known,
     threads,
     checkRegions: checkEvery(request.checkRegions, known),
+    compiler,
     debugExitPort: debugExitPort(request.debugExit),
     serialPorts,
     trace: (request.trace ?? []).map(traceKind),
-    seed: seed(request.deterministic),
+    seed: deterministic,
   };
 }

@@ -1,10 +1,17 @@
 // Typed expressions. A `Val` is a tree that is written out where it is used: using one twice computes it twice, and a load is done
 // at the place of use. `Code.let` fixes a value in a local. Operations on constants are folded when the tree is built.
 
-import { findOp, type Op, VAL_TYPE_CODE, type ValType } from "./ops.ts";
+import { allOps, findOp, findOpOf, type Op, VAL_TYPE_CODE, type ValType } from "./ops.ts";
 import type { ByteWriter } from "./writer.ts";
 
 export type Operand = Val | number | bigint;
+
+const NO_LANES: readonly number[] = [];
+const WRAP = findOp("i32.wrap_i64");
+const EXTEND_U = findOp("i64.extend_i32_u");
+const EXTEND_S = findOp("i64.extend_i32_s");
+const VECTOR_XOR = findOp("v128.xor");
+const REINTERPRETATIONS: ReadonlySet<Op> = new Set([...allOps()].filter(({ name }) => name.includes(".reinterpret_")));
 
 /** An expression of one type. Operands given as numbers become constants of the type that the operation wants. */
 export abstract class Val {
@@ -27,7 +34,7 @@ export abstract class Val {
   }
 
   private two(name: string, other: Operand): Val {
-    return op(`${this.type}.${name}`, this, other);
+    return build(findOpOf(this.type, name), NO_LANES, [this, asVal(other, this.type)]);
   }
 
   add(other: Operand): Val {
@@ -85,7 +92,7 @@ export abstract class Val {
   /** Two's complement or sign change. */
   neg(): Val {
     return this.type === "f32" || this.type === "f64"
-      ? op(`${this.type}.neg`, this)
+      ? build(findOpOf(this.type, "neg"), NO_LANES, [this])
       : constantOf(this.type, 0).two("sub", this);
   }
   eq(other: Operand): Val {
@@ -132,16 +139,16 @@ export abstract class Val {
     return this.two("ge", other);
   }
   eqz(): Val {
-    return op(`${this.type}.eqz`, this);
+    return build(findOpOf(this.type, "eqz"), NO_LANES, [this]);
   }
   clz(): Val {
-    return op(`${this.type}.clz`, this);
+    return build(findOpOf(this.type, "clz"), NO_LANES, [this]);
   }
   ctz(): Val {
-    return op(`${this.type}.ctz`, this);
+    return build(findOpOf(this.type, "ctz"), NO_LANES, [this]);
   }
   popcnt(): Val {
-    return op(`${this.type}.popcnt`, this);
+    return build(findOpOf(this.type, "popcnt"), NO_LANES, [this]);
   }
   /** Sign extension from the low 8, 16 or 32 bits within the same type. */
   extend(bits: 8 | 16 | 32): Val {
@@ -149,15 +156,15 @@ export abstract class Val {
   }
   /** i64 to i32; an i32 stays. */
   wrap(): Val {
-    return this.type === "i32" ? this : op("i32.wrap_i64", this);
+    return this.type === "i32" ? this : build(WRAP, NO_LANES, [this]);
   }
   /** i32 to i64, zero-extended; an i64 stays. */
   zx(): Val {
-    return this.type === "i64" ? this : op("i64.extend_i32_u", this);
+    return this.type === "i64" ? this : build(EXTEND_U, NO_LANES, [this]);
   }
   /** i32 to i64, sign-extended; an i64 stays. */
   sx(): Val {
-    return this.type === "i64" ? this : op("i64.extend_i32_s", this);
+    return this.type === "i64" ? this : build(EXTEND_S, NO_LANES, [this]);
   }
   /** A bit field: `width` bits from bit `at`, zero-extended. */
   bits(at: number, width: number): Val {
@@ -324,31 +331,36 @@ const FOLD_64: { readonly [name: string]: (a: bigint, b: bigint) => bigint } = {
 
 /** The value whose bits another type's value is made of, where it is. */
 export function reinterpreted(value: Val): Val | undefined {
-  return value instanceof Operation && value.op.name.includes(".reinterpret_") ? value.args[0] : undefined;
+  return value instanceof Operation && REINTERPRETATIONS.has(value.op) ? value.args[0] : undefined;
+}
+
+type Folder = (a: number | bigint, b: number | bigint) => Val;
+
+/** How operations on constants are computed. */
+const FOLDERS = new Map<Op, Folder>([
+  [EXTEND_U, (a) => constantOf("i64", (a as number) >>> 0)],
+  [EXTEND_S, (a) => constantOf("i64", a)],
+  [WRAP, (a) => constantOf("i32", a)],
+]);
+for (const [name, folded] of Object.entries(FOLD_32))
+  FOLDERS.set(findOp(`i32.${name}`), (a, b) => constantOf("i32", folded(a as number, b as number)));
+for (const [name, folded] of Object.entries(FOLD_64)) {
+  const operation = findOp(`i64.${name}`);
+  FOLDERS.set(operation, (a, b) => constantOf(operation.result, folded(a as bigint, BigInt(b))));
 }
 
 function fold(operation: Op, args: readonly Val[]): Val | undefined {
-  if (operation.name.includes(".reinterpret_")) {
-    const inner = reinterpreted(args[0]);
+  const [first] = args;
+  const a = first.constant;
+  if (a !== undefined) {
+    const b = args.length > 1 ? args[1].constant : 0;
+    return b === undefined ? undefined : FOLDERS.get(operation)?.(a, b);
+  }
+  if (REINTERPRETATIONS.has(operation)) {
+    const inner = reinterpreted(first);
     return inner?.type === operation.result ? inner : undefined;
   }
-  if (operation.name === "v128.xor" && args[0] === args[1]) return v128(0n, 0n);
-  const a = args[0].constant;
-  const b = args.length > 1 ? args[1].constant : 0;
-  if (a === undefined || b === undefined) return undefined;
-  if (operation.name === "i64.extend_i32_u") return constantOf("i64", (a as number) >>> 0);
-  if (operation.name === "i64.extend_i32_s") return constantOf("i64", a);
-  if (operation.name === "i32.wrap_i64") return constantOf("i32", a);
-  const name = operation.name.slice(4);
-  if (operation.name.startsWith("i32.")) {
-    const folded = FOLD_32[name];
-    return folded === undefined ? undefined : constantOf("i32", folded(a as number, b as number));
-  }
-  if (operation.name.startsWith("i64.")) {
-    const folded = FOLD_64[name];
-    return folded === undefined ? undefined : constantOf(operation.result, folded(a as bigint, BigInt(b)));
-  }
-  return undefined;
+  return operation === VECTOR_XOR && first === args[1] ? v128(0n, 0n) : undefined;
 }
 
 /** Any operation by its text-format name, for instance `op("i32x4.add", a, b)`. A wrong operand type or count is an error. */
@@ -364,13 +376,19 @@ export function laneOp(name: string, lanes: readonly number[], ...operands: Oper
   }
   if (lanes.length !== operation.lanes)
     throw new TypeError(`${name} takes ${operation.lanes} lane immediates, not ${lanes.length}`);
-  const args = operands.map((operand, i) => {
-    const arg = asVal(operand, operation.params[i]);
-    if (arg.type !== operation.params[i]) {
-      throw new TypeError(`operand ${i} of ${name} must be ${operation.params[i]}, not ${arg.type}`);
-    }
-    return arg;
-  });
+  return build(
+    operation,
+    lanes,
+    operands.map((operand, i) => asVal(operand, operation.params[i])),
+  );
+}
+
+function build(operation: Op, lanes: readonly number[], args: readonly Val[]): Val {
+  const { params } = operation;
+  for (let i = 0; i < params.length; i++) {
+    if (args[i].type !== params[i])
+      throw new TypeError(`operand ${i} of ${operation.name} must be ${params[i]}, not ${args[i].type}`);
+  }
   return fold(operation, args) ?? new Operation(operation, args, lanes);
 }
 

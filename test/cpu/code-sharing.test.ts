@@ -11,6 +11,7 @@ import type {
   CompileService,
 } from "../../src/cpu/translator/compile-service.ts";
 import { Compiler, type CompilerOptions } from "../../src/cpu/translator/compiler.ts";
+import { packRequest, unpackRequest } from "../../src/cpu/translator/packed-request.ts";
 import { compileOnSameThread } from "../../src/cpu/translator/same-thread.ts";
 import { Translator } from "../../src/cpu/translator/translator.ts";
 import { EXIT } from "../../src/isa/exit.ts";
@@ -66,7 +67,8 @@ class Elsewhere {
     return {
       background: true,
       // As a message between threads would be.
-      request: (request: CompileRequest) => compiler.request(client, structuredClone(request)),
+      request: (request: CompileRequest) =>
+        compiler.request(client, unpackRequest(structuredClone(packRequest(request)))),
       take: () => replies.shift(),
     };
   };

@@ -62,15 +62,15 @@ export class Installer {
     return this.modules.get(module)?.regions[index];
   }
 
-  /** Hands the code of a region over to it; false where the code is no longer the same. Of a `shared` region, made for another vCPU, blocks are decoded
-   *  that have not been here yet; those of a region of this vCPU's own have been, and decoding them ahead would move where slices end. */
-  install(module: number, index: number, shared: boolean): boolean {
+  /** Hands the code of a region over to it. `decode`: blocks that are not here are decoded. */
+  install(module: number, index: number, decode: boolean): "done" | "changed" | "absent" {
     const { view } = this.reader;
     const installed = this.modules.get(module);
-    if (installed === undefined) return false;
+    if (installed === undefined) return "absent";
     const region = installed.regions[index];
-    const records = this.recordsOf(region, shared);
-    if (records === undefined) return false;
+    if (!this.isSame(region)) return "changed";
+    const records = this.recordsOf(region, decode);
+    if (records === undefined) return "absent";
     const number = module * MODULE_REGIONS + index;
     const descriptor = DESCRIPTORS + number * DESCRIPTOR_SIZE;
     view.setUint32(descriptor + DESCRIPTOR.USED, 1, true);
@@ -81,19 +81,27 @@ export class Installer {
       this.patch(records[block], entry, this.firstSlot + number);
     });
     installed.live[index] = true;
+    return "done";
+  }
+
+  /** Whether the guest's code is still what the region was made from. */
+  private isSame({ blocks, code }: RegionInfo): boolean {
+    const { ram } = this.reader;
+    let at = 0;
+    for (const { host, length } of blocks) {
+      for (let n = 0; n < length; n++) if (ram[host + n] !== code[at + n]) return false;
+      at += length;
+    }
     return true;
   }
 
-  /** This vCPU's blocks of a region; undefined where they are others now. */
+  /** This vCPU's blocks of a region; undefined where some are not there. */
   private recordsOf(region: RegionInfo, decode: boolean): number[] | undefined {
     const { reader } = this;
-    const { view, ram } = reader;
+    const { view } = reader;
     const flushes = reader.u32(VAR.COUNT_ARENA_FLUSHES);
     const records: number[] = [];
-    let at = 0;
     for (const { host, length, instructions } of region.blocks) {
-      for (let n = 0; n < length; n++) if (ram[host + n] !== region.code[at + n]) return undefined;
-      at += length;
       let record = reader.find(host);
       if (record === 0) {
         // Its first block at least has been executed here.

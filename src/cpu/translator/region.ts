@@ -20,8 +20,10 @@ import { END } from "./support.ts";
 export const MAX_BLOCKS = 100;
 const MAX_INSTRUCTIONS = 500;
 const MAX_PAGES = 16;
-/** Instructions of a region that other regions have too: small functions and inner loops that are worth having twice. */
-const MAX_REPEATED = 80;
+/** Instructions of a region that other regions have too, small functions and inner loops that are worth having twice: as many as are its own, and these.
+ *  With 80 for all regions a boot translated each instruction six times. */
+const REPEATED = 16;
+const REPEATED_MAX = 80;
 /** Blocks that an indirect jump or a return is compared with. */
 const MAX_TARGETS = 24;
 
@@ -213,7 +215,8 @@ class Discovery {
       if (this.instructions + count > MAX_INSTRUCTIONS) return -1;
       if (!this.isWarm(record)) return -1;
       if (reader.covered.has(record)) {
-        if (this.repeated + count > MAX_REPEATED) return -1;
+        const own = this.instructions - this.repeated;
+        if (this.repeated + count > Math.min(REPEATED_MAX, REPEATED + own)) return -1;
         this.repeated += count;
       }
     }

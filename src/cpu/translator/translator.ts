@@ -43,9 +43,9 @@ export interface TranslatorStatistics {
   translationTime: number;
 }
 
-/** Executions after which translating pays: on the thread that runs the guest a region costs some 0.4 ms, and it saves some 20 ns an execution. A
- *  boot of the cloud kernel takes 4.7 s with 300, 3.1 with 4,000, 2.7 with 20,000. On another thread it costs the finding alone. */
-const THRESHOLD = { SAME_THREAD: 16_000, BACKGROUND: 2_000 } as const;
+/** Executions after which translating pays: on the thread that runs the guest a region costs some 0.4 ms, and it saves some 20 ns an execution. On
+ *  another thread it costs finding and installing, some 0.1 ms; but what V8 then does to optimize it takes processor time on further threads. */
+const THRESHOLD = { SAME_THREAD: 16_000, BACKGROUND: 4_000 } as const;
 /** Regions that have been asked for and not come yet; what else becomes hot waits. */
 const PENDING_MAX = 512;
 /** Requests from one report of what is in use to the next. */
@@ -198,12 +198,15 @@ export class Translator {
     if (region === undefined) return;
     const place = region.blocks[0].host;
     this.settle(place);
-    if (installer.install(module, index, shared)) {
+    // Decoding ahead moves where slices end, so that a single vCPU with the compiler on its own thread does not do it: it is to stop where the
+    // interpreter does.
+    const outcome = installer.install(module, index, shared || this.service.background);
+    if (outcome === "done") {
       counts.regions++;
       counts.regionInstructions += region.instructions;
     } else {
       counts.regionsStale++;
-      this.misfits.add(place);
+      if (outcome === "changed" || !shared) this.misfits.add(place);
       // It may become hot once more.
       const record = this.reader.find(place);
       if (record !== 0) this.view.setUint32(record - BLOCK.SIZE + BLOCK.HEAT, 0, true);

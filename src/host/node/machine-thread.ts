@@ -2,9 +2,12 @@
 // when the first asks for it. They end together: where one fails, the others are of no use.
 
 import { Worker } from "node:worker_threads";
+import { machineConfig } from "../../machine/config.ts";
 import type { FromMachine, SpawnMessage } from "../../machine/protocol.ts";
 import { MailboxSender } from "../mailbox.ts";
 import type { MachineThread, ThreadEvents } from "../thread.ts";
+import type { CompilerConnection } from "./compiler-connection.ts";
+import { CompilerThread } from "./compiler-thread.ts";
 import type { MachineWorkerData } from "./machine-worker.ts";
 import type { VcpuWorkerData } from "./vcpu-worker.ts";
 
@@ -12,6 +15,7 @@ class MachineWorkers {
   private readonly data: MachineWorkerData;
   private readonly events: ThreadEvents;
   private readonly machine: Worker;
+  private readonly compiler: CompilerThread | undefined;
   private readonly vcpus = new Set<Worker>();
   private machineGone = false;
   private failure: Error | undefined;
@@ -21,11 +25,23 @@ class MachineWorkers {
   constructor(data: MachineWorkerData, events: ThreadEvents) {
     this.data = data;
     this.events = events;
-    this.machine = new Worker(new URL("./machine-worker.ts", import.meta.url), { workerData: data });
+    const { engine, compiler, threads, cpus } = machineConfig(data.machine);
+    if (engine === "translate" && compiler === "thread") {
+      this.compiler = new CompilerThread((error) => {
+        this.failed(new Error(`the compiler: ${error.message}`, { cause: error }));
+      });
+    }
+    const connections = threads === "one" ? this.connect(cpus) : undefined;
+    const workerData: MachineWorkerData = connections === undefined ? data : { ...data, compiler: connections };
+    this.machine = new Worker(new URL("./machine-worker.ts", import.meta.url), {
+      workerData,
+      transferList: connections?.map(({ port }) => port) ?? [],
+    });
     this.machine.on("message", (message: FromMachine | SpawnMessage) => this.receive(message));
     this.machine.on("error", (error: Error) => this.failed(error));
     this.machine.on("exit", () => {
       this.machineGone = true;
+      this.compiler?.terminate();
       for (const worker of this.vcpus) void worker.terminate();
       this.check();
     });
@@ -33,7 +49,14 @@ class MachineWorkers {
 
   terminate(): void {
     void this.machine.terminate();
+    this.compiler?.terminate();
     for (const worker of this.vcpus) void worker.terminate();
+  }
+
+  /** Connections of so many vCPUs to the compiler, where it has a thread. */
+  private connect(vcpus: number): CompilerConnection[] | undefined {
+    const { compiler } = this;
+    return compiler === undefined ? undefined : Array.from({ length: vcpus }, () => compiler.connect());
   }
 
   private receive(message: FromMachine | SpawnMessage): void {
@@ -46,8 +69,16 @@ class MachineWorkers {
 
   private spawn({ parts }: SpawnMessage): void {
     if (this.machineGone || this.failure !== undefined) return;
-    const workerData: VcpuWorkerData = { parts, machine: this.data.machine };
-    const worker = new Worker(new URL("./vcpu-worker.ts", import.meta.url), { workerData });
+    const connections = this.connect(1);
+    const workerData: VcpuWorkerData = {
+      parts,
+      machine: this.data.machine,
+      ...(connections === undefined ? {} : { compiler: connections }),
+    };
+    const worker = new Worker(new URL("./vcpu-worker.ts", import.meta.url), {
+      workerData,
+      transferList: connections?.map(({ port }) => port) ?? [],
+    });
     this.vcpus.add(worker);
     worker.on("message", (message: FromMachine) => this.events.message(message));
     worker.on("error", (error: Error) => {

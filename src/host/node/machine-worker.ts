@@ -6,12 +6,15 @@ import type { FromMachine, SpawnMessage } from "../../machine/protocol.ts";
 import { asSkepError, MachineRunner, type RunnerOptions } from "../../machine/runner.ts";
 import { webHost } from "../host.ts";
 import { MailboxReceiver } from "../mailbox.ts";
+import type { CompilerConnection } from "./compiler-connection.ts";
 import { cachedEngineModule } from "./engine-cache.ts";
 import { type DiskFile, type KernelFiles, openDisks, readKernelFiles } from "./machine-files.ts";
 import { translatorFor } from "./translator.ts";
 
 export interface MachineWorkerData {
   readonly mailbox: SharedArrayBuffer;
+  /** To the compiler, where that has a thread: one for each vCPU. */
+  readonly compiler?: readonly CompilerConnection[];
   readonly machine: MachineRequest;
   readonly kernel: KernelFiles;
   readonly disks: readonly DiskFile[];
@@ -38,7 +41,7 @@ try {
     kernel,
     disks: openDisks(data.disks),
     ...(await engineFor(config.checkRegions)),
-    translator: await translatorFor(config.engine),
+    translator: await translatorFor(config.engine, data.compiler),
     mailbox: new MailboxReceiver(data.mailbox),
     mailboxMemory: data.mailbox,
     post,

@@ -1,10 +1,20 @@
-// Only machines that translate load the translator, and the instruction descriptions with it.
+// Only machines that translate load the translator; the instruction descriptions come with it where the compiler is on the same thread.
 
 import type { EngineName } from "../../machine/config.ts";
 import type { RunnerOptions } from "../../machine/runner.ts";
+import { type CompilerConnection, compileElsewhere } from "./compiler-connection.ts";
 
-export async function translatorFor(engine: EngineName): Promise<RunnerOptions["translator"]> {
+/** `connections`: one for each vCPU of this thread; without them the compiler is on this thread. */
+export async function translatorFor(
+  engine: EngineName,
+  connections?: readonly CompilerConnection[],
+): Promise<RunnerOptions["translator"]> {
   if (engine !== "translate") return undefined;
-  const { standardTranslator } = await import("../../cpu/translator/standard-translator.ts");
-  return standardTranslator();
+  if (connections === undefined) {
+    const { standardTranslator } = await import("../../cpu/translator/standard-translator.ts");
+    return standardTranslator();
+  }
+  const { Translator } = await import("../../cpu/translator/translator.ts");
+  let next = 0;
+  return (host) => new Translator(host, { compiler: compileElsewhere(connections[next++]) });
 }
