@@ -2,6 +2,8 @@
 // reach. Every case ends in an exception; its gate leads to a HLT in the upper half, and the frame on the exception stack tells where
 // the guest was. Selectors are those of Linux.
 
+import { compileOnSameThread } from "../../src/cpu/translator/same-thread.ts";
+import { Translator } from "../../src/cpu/translator/translator.ts";
 import { EXIT } from "../../src/isa/exit.ts";
 import {
   ACTIVITY,
@@ -40,7 +42,8 @@ import {
   X87_BASE,
   XCR0,
 } from "../../src/isa/state.ts";
-import { Rig } from "../cpu/rig.ts";
+import { INSTRUCTIONS } from "../../src/isa/table.ts";
+import { everything, onFault, Rig } from "../cpu/rig.ts";
 import { AREA_BYTES, CODE_BASE, DATA_BASE, dataPattern, FX, REQUEST, RESULT, SEGMENT_16, SELECTOR } from "./record.ts";
 
 /** Guest-physical places. */
@@ -60,7 +63,12 @@ const PHYSICAL = {
   STACK_TOP: 0x20000,
   CODE: 0x40_0000,
   DATA: 0x60_0000,
+  /** Code pages of the cases of a batch that is translated. */
+  BATCH: 0x80_0000,
 } as const;
+
+/** Cases that are rehearsed together. */
+export const REHEARSED = 64;
 
 /** Where the supervisor sees physical memory. */
 const HIGH = 0xffff_8000_0000_0000n;
@@ -87,6 +95,16 @@ const ATTR = {
 
 const RUN_LIMIT = 2000;
 
+/** Translates when it is told to, many cases into one module. */
+class BatchTranslator extends Translator {
+  override work(): void {
+    // Not at the end of each run.
+  }
+  translate(): void {
+    super.work();
+  }
+}
+
 /** A segment descriptor of byte granularity (SDM Vol. 3A 3.4.5). */
 function descriptor({ base, limit }: { base: number; limit: number }, attr: number): bigint {
   const low = BigInt(limit & 0xffff) | (BigInt(base & 0xffffff) << 16n);
@@ -94,7 +112,8 @@ function descriptor({ base, limit }: { base: number; limit: number }, attr: numb
 }
 
 export class EngineRunner {
-  readonly rig = new Rig();
+  readonly rig: Rig;
+  #translator: BatchTranslator | undefined;
   readonly #cpu: DataView;
   readonly #cpuBytes: Uint8Array;
   readonly #pattern = dataPattern();
@@ -103,7 +122,19 @@ export class EngineRunner {
   readonly #updateMode: () => void;
   #cases = 0;
 
-  constructor() {
+  /** `translated`: cases are rehearsed, translated, and run again. */
+  constructor(translated = false) {
+    this.rig = new Rig(
+      everything(),
+      {},
+      translated
+        ? (host) => {
+            const compiler = compileOnSameThread({ instructions: INSTRUCTIONS, onFault });
+            this.#translator = new BatchTranslator(host, { compiler, threshold: 1 });
+            return this.#translator;
+          }
+        : undefined,
+    );
     const { engine, ram } = this.rig;
     this.#cpu = new DataView(engine.memory.buffer);
     this.#cpuBytes = new Uint8Array(engine.memory.buffer);
@@ -129,6 +160,7 @@ export class EngineRunner {
     set(LDTR.base, HIGH + BigInt(PHYSICAL.LDT));
     engine.registersChanged();
     this.rig.bytes.fill(0xcc, PHYSICAL.CODE, PHYSICAL.CODE + AREA_BYTES);
+    this.rig.bytes.fill(0xcc, PHYSICAL.BATCH, PHYSICAL.BATCH + REHEARSED * AREA_BYTES);
     this.rig.bytes.set(this.#pattern, PHYSICAL.DATA);
   }
 
@@ -178,7 +210,17 @@ export class EngineRunner {
     engine.set(fields.base, base);
   }
 
-  #enter(request: Uint8Array, q: DataView): void {
+  /** Maps the code pages of a place in a batch. */
+  #mapCode(base: number): void {
+    const { view, engine } = this.rig;
+    const entry = BigInt(base) | PRESENT_USER_WRITE;
+    if (((view.getBigUint64(PHYSICAL.PT_CODE, true) ^ entry) & ~0xfffn) === 0n) return;
+    for (let page = 0; page < AREA_BYTES / 4096; page++)
+      view.setBigUint64(PHYSICAL.PT_CODE + page * 8, entry + BigInt(page * 4096), true);
+    engine.registersChanged();
+  }
+
+  #enter(request: Uint8Array, q: DataView, base: number, isNew: boolean): void {
     const { engine, bytes } = this.rig;
     const cpu = this.#cpu;
     const narrow = q.getUint32(REQUEST.MODE, true) === 2;
@@ -224,9 +266,11 @@ export class EngineRunner {
     this.#updateMode();
 
     const length = q.getUint32(REQUEST.LENGTH, true);
-    const code = PHYSICAL.CODE + rip - CODE_BASE;
-    bytes.set(request.subarray(REQUEST.CODE, REQUEST.CODE + length), code);
-    engine.memoryWritten(code, length);
+    const code = base + rip - CODE_BASE;
+    if (isNew) {
+      bytes.set(request.subarray(REQUEST.CODE, REQUEST.CODE + length), code);
+      engine.memoryWritten(code, length);
+    }
     for (let slot = 0; slot < 2; slot++) {
       const count = q.getUint32(REQUEST.PATCHES + slot * 8 + 4, true);
       if (count === 0) continue;
@@ -236,7 +280,7 @@ export class EngineRunner {
     }
   }
 
-  #leave(q: DataView, vector: number, out: Uint8Array, r: DataView): number {
+  #leave(q: DataView, vector: number, out: Uint8Array, r: DataView, base: number): number {
     const { view, bytes, engine } = this.rig;
     const cpu = this.#cpu;
     out.fill(0, 0, RESULT.HEAD);
@@ -278,7 +322,7 @@ export class EngineRunner {
     }
 
     const length = q.getUint32(REQUEST.LENGTH, true);
-    const code = PHYSICAL.CODE + Number(q.getBigUint64(REQUEST.RIP, true)) - CODE_BASE;
+    const code = base + Number(q.getBigUint64(REQUEST.RIP, true)) - CODE_BASE;
     bytes.fill(0xcc, code, code + length);
     engine.memoryWritten(code, length);
     const now = this.#dataWords;
@@ -297,18 +341,43 @@ export class EngineRunner {
     return at;
   }
 
-  /** Runs one request; writes the result to the start of `out` and gives its length. */
-  run(request: Uint8Array, out: Uint8Array): number {
+  #execute(): number {
+    const { engine } = this.rig;
+    let reason: number = EXIT.BUDGET;
+    for (let n = 0; n < RUN_LIMIT && reason !== EXIT.HLT && reason !== EXIT.SHUTDOWN; n++) reason = engine.run(100);
+    return reason;
+  }
+
+  /** Runs up to REHEARSED requests for the translator to see, in front of `run` with their places. */
+  rehearse(requests: readonly Uint8Array[]): void {
+    if (this.#translator === undefined) return;
+    const { ram } = this.rig;
+    const data = new Uint8Array(ram.buffer, PHYSICAL.DATA, AREA_BYTES);
+    requests.forEach((request, place) => {
+      const q = new DataView(request.buffer, request.byteOffset, request.byteLength);
+      const base = PHYSICAL.BATCH + place * AREA_BYTES;
+      this.#mapCode(base);
+      this.#enter(request, q, base, true);
+      this.#execute();
+      data.set(this.#pattern);
+    });
+    this.#translator.translate();
+  }
+
+  /** Runs one request; writes the result to the start of `out` and gives its length. `place`: where among those that were rehearsed. */
+  run(request: Uint8Array, out: Uint8Array, place = 0): number {
     const { engine } = this.rig;
     const q = new DataView(request.buffer, request.byteOffset, request.byteLength);
     const r = new DataView(out.buffer, out.byteOffset, out.byteLength);
-    this.#enter(request, q);
+    const rehearsed = this.#translator !== undefined;
+    const base = rehearsed ? PHYSICAL.BATCH + place * AREA_BYTES : PHYSICAL.CODE;
+    this.#mapCode(base);
+    this.#enter(request, q, base, !rehearsed);
     // Now and then from an empty TLB.
     if (this.#cases++ % 16 === 0) engine.registersChanged();
-    let reason: number = EXIT.BUDGET;
-    for (let n = 0; n < RUN_LIMIT && reason !== EXIT.HLT && reason !== EXIT.SHUTDOWN; n++) reason = engine.run(100);
+    const reason = this.#execute();
     const handler = Number(BigInt.asUintN(32, engine.get(RIP) as bigint)) - 1;
     const vector = reason === EXIT.HLT ? (handler - PHYSICAL.HANDLERS) / 16 : reason === EXIT.SHUTDOWN ? 254 : 255;
-    return this.#leave(q, vector, out, r);
+    return this.#leave(q, vector, out, r, base);
   }
 }

@@ -1,6 +1,7 @@
 // `npm run oracle [-- OPTIONS]`: the full comparison with the host CPU, two million cases by default.
 //   --cases N      how many at least          --seed N      another run
 //   --only NAMES   mnemonics, by comma        --reports N   differences shown for each instruction
+//   --translate    each case rehearsed, and compared when it is translated
 // `npm run oracle -- --translator [--blocks N] [--seed N]`: random programs through the translator against the interpreter, ten million blocks
 // by default.
 
@@ -17,6 +18,7 @@ const { values } = parseArgs({
     seed: { type: "string", default: "1" },
     only: { type: "string" },
     reports: { type: "string", default: "2" },
+    translate: { type: "boolean", default: false },
     translator: { type: "boolean", default: false },
     blocks: { type: "string", default: "10000000" },
   },
@@ -43,6 +45,7 @@ const outcome = await runSession({
   rounds,
   seed: Number(values.seed),
   reportsEach: Number(values.reports),
+  translated: values.translate,
   progress: ({ cases, differing }) => {
     const now = performance.now();
     if (now - shown < 10_000) return;

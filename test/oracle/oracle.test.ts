@@ -13,6 +13,7 @@ import { runSession } from "./session.ts";
 
 const skip = hostUnable() ?? false;
 const ROUNDS = 60;
+const TRANSLATED_ROUNDS = 4;
 const SECONDS = 60;
 
 test("instructions are either compared or left out with a reason", () => {
@@ -44,16 +45,26 @@ test("cases that once differed", { skip }, async () => {
   }
 });
 
-test("a slice of the comparison with the host CPU", { skip, timeout: 300_000 }, async (t) => {
-  const plans = plansOf(INSTRUCTIONS);
-  const end = performance.now() + SECONDS * 1000;
-  const outcome = await runSession({ plans, rounds: ROUNDS, reportsEach: 1, until: () => performance.now() > end });
-  t.diagnostic(`${outcome.cases} cases of ${plans.length} kinds`);
-  const fewest = plans.filter(({ mode }) => mode !== 16).length;
-  assert.ok(outcome.cases >= fewest, "not every kind was run");
-  assert.equal(
-    outcome.differing,
-    0,
-    `${outcome.differing} cases differ\n\n${outcome.reports.slice(0, 20).join("\n\n")}`,
-  );
-});
+for (const translated of [false, true]) {
+  const how = translated ? "translated" : "interpreted";
+  test(`a slice of the comparison with the host CPU, ${how}`, { skip, timeout: 600_000 }, async (t) => {
+    const plans = plansOf(INSTRUCTIONS);
+    const end = performance.now() + SECONDS * 1000;
+    const until = () => performance.now() > end;
+    const outcome = await runSession({
+      plans,
+      rounds: translated ? TRANSLATED_ROUNDS : ROUNDS,
+      reportsEach: 1,
+      until,
+      translated,
+    });
+    t.diagnostic(`${outcome.cases} cases of ${plans.length} kinds`);
+    const fewest = plans.filter(({ mode }) => mode !== 16).length;
+    assert.ok(outcome.cases >= fewest, "not every kind was run");
+    assert.equal(
+      outcome.differing,
+      0,
+      `${outcome.differing} cases differ\n\n${outcome.reports.slice(0, 20).join("\n\n")}`,
+    );
+  });
+}

@@ -1,7 +1,7 @@
 // One session: cases of a list of plans in turn, in batches, through the host and the engine.
 
 import { describe, differences, resultLength } from "./compare.ts";
-import { EngineRunner } from "./engine-runner.ts";
+import { EngineRunner, REHEARSED } from "./engine-runner.ts";
 import { generate } from "./generate.ts";
 import { HostRunner } from "./host-runner.ts";
 import type { Plan } from "./plan.ts";
@@ -35,6 +35,8 @@ export interface SessionOptions {
   readonly seed?: number;
   /** Reports kept for each instruction. */
   readonly reportsEach?: number;
+  /** Cases run translated. */
+  readonly translated?: boolean;
   readonly until?: () => boolean;
   readonly progress?: (outcome: Outcome) => void;
 }
@@ -45,11 +47,11 @@ function seedOf(seed: number, plan: number, round: number): number {
 }
 
 export async function runSession(options: SessionOptions): Promise<Outcome> {
-  const { plans, rounds, firstRound = 0, seed = 1, reportsEach = 2, until, progress } = options;
+  const { plans, rounds, firstRound = 0, seed = 1, reportsEach = 2, until, progress, translated = false } = options;
   const outcome: Outcome = { cases: 0, differing: 0, reports: [], byInstruction: new Map(), known: new Map() };
   const host = new HostRunner();
   const narrow = await host.has16BitCode();
-  const engine = new EngineRunner();
+  const engine = new EngineRunner(translated);
   const requests = new Uint8Array(BATCH * REQUEST.BYTES);
   const out = new Uint8Array(RESULT.HEAD + 2 * AREA_BYTES);
   const batch: { plan: Plan; seed: number }[] = [];
@@ -57,12 +59,17 @@ export async function runSession(options: SessionOptions): Promise<Outcome> {
   const flush = async (): Promise<void> => {
     const results = await host.run(requests, batch.length);
     let at = 0;
+    const requestOf = (n: number): Uint8Array => requests.subarray(n * REQUEST.BYTES, (n + 1) * REQUEST.BYTES);
     batch.forEach(({ plan, seed: caseSeed }, n) => {
+      if (n % REHEARSED === 0) {
+        const together = Math.min(REHEARSED, batch.length - n);
+        engine.rehearse(Array.from({ length: together }, (_, k) => requestOf(n + k)));
+      }
       const length = resultLength(results, at);
       const expected = results.subarray(at, at + length);
       at += length;
-      const request = requests.subarray(n * REQUEST.BYTES, (n + 1) * REQUEST.BYTES);
-      const got = out.subarray(0, engine.run(request, out));
+      const request = requestOf(n);
+      const got = out.subarray(0, engine.run(request, out, n % REHEARSED));
       const found = differences(plan, request, expected, got, (why) => {
         outcome.known.set(why, (outcome.known.get(why) ?? 0) + 1);
       });
