@@ -72,7 +72,7 @@ export interface VirtualMachineOptions {
   readonly cpu?: string;
   /** How guest code is executed: `interpret`, or `translate` for hot code. */
   readonly engine?: string;
-  /** `one` thread for all virtual CPUs in turn, which is what there is otherwise, or one for `each`. */
+  /** `one` thread for all virtual CPUs in turn, or one for `each`, which machines with several have otherwise. */
   readonly threads?: string;
   /** For finding faults of skep: holds every execution of translated code, or one of so many, against the interpreter. */
   readonly checkRegions?: boolean | number;

@@ -77,7 +77,7 @@ const OPTIONS: { readonly [name: string]: Option } = {
   },
   threads: {
     value: "one|each",
-    help: ["whether all virtual CPUs take turns on one thread, or each has its own"],
+    help: ["one thread for all virtual CPUs in turn, or one for each (each, where there are several)"],
   },
   name: { value: "NAME", help: ["the name under which skep ctl finds the machine (vm and the process number)"] },
   deterministic: {

@@ -45,7 +45,7 @@ import { FEATURE_NAMES } from "./decode-table.ts";
 import { IMPORT } from "./engine-imports.ts";
 import { flagImage } from "./flag-image.ts";
 import { JOURNAL_EXPORT } from "./journal.ts";
-import { armKicks, kick } from "./kick.ts";
+import { armKicks, kick, limitWord } from "./kick.ts";
 import {
   CPU_MEMORY_SIZE,
   JOURNAL_END,
@@ -138,6 +138,7 @@ const KEPT_BY_INIT = /^(msr\.|x87\.|tsc\.|mxcsr|xcr0)/;
 export class TranslateEngine implements Engine {
   readonly memory: WebAssembly.Memory;
   private readonly view: DataView;
+  private readonly limit: Int32Array;
   private readonly exports: EngineExports;
   private readonly codePages: CodePages;
   private readonly model: EngineModel;
@@ -157,6 +158,7 @@ export class TranslateEngine implements Engine {
     const journal = WebAssembly.Module.exports(options.module).some(({ name }) => name === JOURNAL_EXPORT);
     this.memory = options.memory ?? newCpuMemory(journal);
     this.view = new DataView(this.memory.buffer);
+    this.limit = limitWord(this.memory);
     const unsigned = (value: number): number => value >>> 0;
     const imports = {
       [IMPORT]: {
@@ -227,7 +229,7 @@ export class TranslateEngine implements Engine {
 
   run(budget: number): number {
     // First armed, then asked: what is posted in between is either seen here or kicks the run that follows.
-    armKicks(this.memory);
+    armKicks(this.limit);
     if (this.host.requested?.() === true) return EXIT.BUDGET;
     this.view.setInt32(VAR.BUDGET, budget, true);
     this.granted = budget;
@@ -239,7 +241,7 @@ export class TranslateEngine implements Engine {
   }
 
   requestExit(): void {
-    kick(this.memory);
+    kick(this.limit);
   }
 
   setPendingEvents(events: number): void {

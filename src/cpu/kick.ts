@@ -4,16 +4,17 @@
 
 import { LIMIT_NOW, VAR } from "./layout.ts";
 
-function limitOf(memory: WebAssembly.Memory): Int32Array {
+/** The word of a vCPU's memory that the others raise. */
+export function limitWord(memory: WebAssembly.Memory): Int32Array {
   return new Int32Array(memory.buffer, VAR.LIMIT, 1);
 }
 
-/** Makes the vCPU whose memory this is leave guest code at its next poll. One that is not running runs as if nothing had been. */
-export function kick(memory: WebAssembly.Memory): void {
-  Atomics.store(limitOf(memory), 0, LIMIT_NOW);
+/** Makes the vCPU whose word this is leave guest code at its next poll. One that is not running runs as if nothing had been. */
+export function kick(limit: Int32Array): void {
+  Atomics.store(limit, 0, LIMIT_NOW);
 }
 
 /** From now on kicks count. */
-export function armKicks(memory: WebAssembly.Memory): void {
-  Atomics.store(limitOf(memory), 0, 0);
+export function armKicks(limit: Int32Array): void {
+  Atomics.store(limit, 0, 0);
 }

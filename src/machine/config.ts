@@ -24,7 +24,7 @@ export interface MachineRequest {
   /** A model with features added and taken away: `x86-64-v2,+movbe,-sse4_2`. */
   readonly cpu?: string;
   readonly engine?: string;
-  /** `one` thread for all vCPUs in turn, which is what machines have otherwise, or one for `each` of them. */
+  /** `one` thread for all vCPUs in turn, or one for `each` of them, which machines with several have otherwise. */
   readonly threads?: string;
   /** Holds every execution of translated code, or one of so many, against the interpreter. */
   readonly checkRegions?: boolean | number;
@@ -174,11 +174,12 @@ export function machineConfig(request: MachineRequest): MachineConfig {
   const engine = request.engine ?? "interpret";
   const known = ENGINES.find((name) => name === engine);
   if (known === undefined) bad(`unknown engine "${engine}": known are ${ENGINES.join(", ")}`);
-  const threads = THREADS.find((name) => name === (request.threads ?? "one"));
-  if (threads === undefined) bad(`unknown threads "${request.threads}": known are ${THREADS.join(", ")}`);
-  if (threads === "each" && seed(request.deterministic) !== undefined) bad("a deterministic machine has one thread");
-  if (threads === "each" && request.checkRegions) bad("regions are checked in machines of one thread");
   const deterministic = seed(request.deterministic);
+  const usual: Threads = cpus === 1 || deterministic !== undefined || request.checkRegions ? "one" : "each";
+  const threads = THREADS.find((name) => name === (request.threads ?? usual));
+  if (threads === undefined) bad(`unknown threads "${request.threads}": known are ${THREADS.join(", ")}`);
+  if (threads === "each" && deterministic !== undefined) bad("a deterministic machine has one thread");
+  if (threads === "each" && request.checkRegions) bad("regions are checked in machines of one thread");
   const place = request.compiler ?? (deterministic === undefined ? "thread" : "same");
   const compiler = COMPILER_PLACES.find((name) => name === place);
   if (compiler === undefined) bad(`unknown place "${place}" of the compiler: known are ${COMPILER_PLACES.join(", ")}`);

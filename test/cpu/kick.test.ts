@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Worker } from "node:worker_threads";
-import { kick } from "../../src/cpu/kick.ts";
+import { kick, limitWord } from "../../src/cpu/kick.ts";
 import { EXIT } from "../../src/isa/exit.ts";
 import { AT, everything, Rig } from "./rig.ts";
 
@@ -12,7 +12,7 @@ const SPIN = [0xeb, 0xfe];
 test("a kick between runs is forgotten, one that was posted before is asked for", () => {
   let posted = false;
   const rig = new Rig(everything(), { requested: () => posted }).longMode();
-  kick(rig.engine.memory);
+  kick(limitWord(rig.engine.memory));
   assert.equal(rig.run(SPIN, AT.CODE, 1000), EXIT.BUDGET);
   assert.equal(rig.engine.retired(), 1000);
   posted = true;

@@ -36,6 +36,7 @@ class MachineWorkers {
     this.machine = new Worker(new URL("./machine-worker.ts", import.meta.url), {
       workerData,
       transferList: connections?.map(({ port }) => port) ?? [],
+      name: "machine",
     });
     this.machine.on("message", (message: FromMachine | SpawnMessage) => this.receive(message));
     this.machine.on("error", (error: Error) => this.failed(error));
@@ -78,6 +79,8 @@ class MachineWorkers {
     const worker = new Worker(new URL("./vcpu-worker.ts", import.meta.url), {
       workerData,
       transferList: connections?.map(({ port }) => port) ?? [],
+      // Also the name of the host's thread, by which it can be pinned.
+      name: `vcpu${parts.id}`,
     });
     this.vcpus.add(worker);
     worker.on("message", (message: FromMachine) => this.events.message(message));

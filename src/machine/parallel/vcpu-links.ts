@@ -1,6 +1,6 @@
 // Links to all vCPUs of a machine, from the thread of one of them or from the devices' thread; and how the two kinds of thread talk.
 
-import { kick } from "../../cpu/kick.ts";
+import { kick, limitWord } from "../../cpu/kick.ts";
 import type { SkepErrorCode } from "../../errors.ts";
 import type { ControlArea, Doorbell } from "../../vmm/parallel/control-area.ts";
 import { VcpuLink } from "../../vmm/parallel/vcpu-link.ts";
@@ -17,5 +17,8 @@ export interface ThreadStatistics {
 export type ThreadAnswer = { readonly answer: VcpuAnswer } | { readonly refused: string; readonly code: SkepErrorCode };
 
 export function vcpuLinks(area: ControlArea, memories: readonly WebAssembly.Memory[], bell: Doorbell): VcpuLink[] {
-  return memories.map((memory, id) => new VcpuLink(area, id, () => kick(memory), bell));
+  return memories.map((memory, id) => {
+    const limit = limitWord(memory);
+    return new VcpuLink(area, id, () => kick(limit), bell);
+  });
 }

@@ -22,8 +22,10 @@ import {
   VCPU,
 } from "../../vmm/parallel/control-area.ts";
 import { ExitChannel } from "../../vmm/parallel/exit-channel.ts";
+import { HaltPoll } from "../../vmm/parallel/halt-poll.ts";
 import { PostedInterrupts, RemoteApic } from "../../vmm/parallel/remote-apic.ts";
 import { SharedCode } from "../../vmm/parallel/shared-code.ts";
+import { spinPause } from "../../vmm/parallel/spin.ts";
 import { answerCall, CALL } from "../../vmm/parallel/vcpu-call.ts";
 import type { VcpuLink } from "../../vmm/parallel/vcpu-link.ts";
 import { type TraceKind, traceTo } from "../../vmm/trace.ts";
@@ -64,6 +66,7 @@ export class VcpuThread {
   private readonly exits: ExitChannel;
   private readonly code: SharedCode;
   private readonly interrupts: PostedInterrupts;
+  private readonly haltPoll = new HaltPoll();
   private readonly idle = { ns: 0, count: 0 };
 
   constructor(options: VcpuThreadOptions) {
@@ -166,12 +169,26 @@ export class VcpuThread {
     } else if (outcome.kind === "idle") {
       this.output.flush();
       const before = clock.now();
-      const milliseconds = (outcome.wakeAt - before) / 1e6;
-      if (milliseconds <= SLEEP_MIN_MS) return;
+      this.sleep(before, outcome.wakeAt);
+      const ns = clock.now() - before;
+      this.haltPoll.lasted(ns);
+      this.idle.ns += ns;
       this.idle.count++;
-      link.sleep(milliseconds, this.vcpu.deaf);
-      this.idle.ns += clock.now() - before;
     }
+  }
+
+  private sleep(now: number, wakeAt: number): void {
+    const { link, clock, haltPoll } = this;
+    const { deaf } = this.vcpu;
+    if (!deaf) {
+      const lookoutEnd = Math.min(now + haltPoll.lookout, wakeAt);
+      for (let at = now; at < lookoutEnd; at = clock.now()) {
+        if (link.requested) return;
+        spinPause();
+      }
+    }
+    const milliseconds = (wakeAt - clock.now()) / 1e6;
+    if (milliseconds > SLEEP_MIN_MS) link.sleep(milliseconds, deaf);
   }
 
   private postedRequests(): PostedRequests {
