@@ -18,6 +18,8 @@ export interface GuestRun {
   readonly idlePercent: number | undefined;
   /** The largest resident size of the process that was seen, in megabytes. */
   readonly peakMegabytes: number;
+  /** What was resident beside the guest's RAM when it was done. */
+  readonly beyondRamMegabytes: number | undefined;
   /** What went wrong, in one line, and the last lines of the console. */
   readonly failure: string | undefined;
   readonly tail: string;
@@ -30,6 +32,9 @@ export const MARK = {
   awake: "BENCH-AWAKE",
   done: "BENCH-DONE",
 } as const;
+
+/** Of every machine that is measured. */
+export const RAM_MEGABYTES = 512;
 
 /** Linux's USER_HZ, in which proc(5) gives times. */
 const TICKS_PER_SECOND = 100;
@@ -54,6 +59,27 @@ function peakMegabytes(pid: number): number {
   }
 }
 
+/** Resident megabytes of all mappings but that of guest RAM: the one that can be written and is just larger than it (proc(5), smaps). */
+function beyondRam(pid: number, ramMegabytes: number): number | undefined {
+  let smaps: string;
+  try {
+    smaps = readFileSync(`/proc/${pid}/smaps`, "utf8");
+  } catch {
+    return undefined;
+  }
+  let total = 0;
+  let ram: number | undefined;
+  for (const mapping of smaps.split(/^(?=[0-9a-f]+-[0-9a-f]+ )/m)) {
+    const kilobytes = (name: string): number => Number(new RegExp(`^${name}:\\s*(\\d+)`, "m").exec(mapping)?.[1] ?? 0);
+    const size = kilobytes("Size") / 1024;
+    const resident = kilobytes("Rss") / 1024;
+    total += resident;
+    const isRam = /^\S+ rw/.test(mapping) && size >= ramMegabytes && size < ramMegabytes * 1.2;
+    if (isRam && resident > (ram ?? -1)) ram = resident;
+  }
+  return ram === undefined ? undefined : total - ram;
+}
+
 /** Runs a command whose standard output is the guest's console, and ends it when the guest is done or the time is over. `onUserspace` gets the
  *  process's number when the guest has booted. */
 export function runGuest(
@@ -69,6 +95,7 @@ export function runGuest(
     let idle: { at: number; cpu: number } | undefined;
     let idlePercent: number | undefined;
     let peak = 0;
+    let beyondRamMegabytes: number | undefined;
     let done = false;
     let failure: string | undefined;
     let rest = "";
@@ -96,6 +123,7 @@ export function runGuest(
         if (cpu !== undefined) idlePercent = ((cpu - idle.cpu) / ((performance.now() - idle.at) / 1000)) * 100;
       } else if (line === MARK.done) {
         done = true;
+        beyondRamMegabytes = beyondRam(pid, RAM_MEGABYTES);
       } else if (line.includes("Kernel panic")) {
         failure ??= line;
       }
@@ -127,7 +155,15 @@ export function runGuest(
       clearTimeout(deadline);
       if (!done) failure ??= `the guest did not finish (${signal ?? `status ${status}`})`;
       const lines = [...tail, rest, stderr.trim()].filter((line) => line !== "");
-      resolve({ bootMs, workloads, idlePercent, peakMegabytes: peak, failure, tail: lines.join("\n") });
+      resolve({
+        bootMs,
+        workloads,
+        idlePercent,
+        peakMegabytes: peak,
+        beyondRamMegabytes,
+        failure,
+        tail: lines.join("\n"),
+      });
     });
   });
 }

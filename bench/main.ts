@@ -14,16 +14,25 @@ import { summarize, table } from "./table.ts";
 const HELP = `Usage: npm run bench -- [options]
 
   --only A,B         only these workloads (see --list); "boot" alone boots and stops
-  --rounds N         boots of each emulator, medians are shown (1)
+  --rounds N         boots of each emulator, medians are shown (5)
   --scale N          work per workload, times N (1)
   --qemu-only        leave skep out
   --skep-only        leave QEMU out
   --no-idle          leave out the seconds in which the guest sleeps
-  --pin CPUS         run both on these CPUs (taskset -c)
+  --engine A,B       skep's engines to measure (translate); the bars are for the first
+  --pin CPUS         run all on these CPUs (taskset -c; 0,1), or "none"
+  --markdown         print the table for a page
   --timeout SECONDS  end one boot after this time (600)
   --list             print the workloads' names
   -- ARGS            further arguments for "skep run"
 `;
+
+/** Two of them: the translator works on a thread of its own. */
+const PIN = cpus().length > 1 ? "0,1" : "0";
+
+function isPresent<T>(entry: readonly [string, T | undefined]): entry is readonly [string, T] {
+  return entry[1] !== undefined;
+}
 
 function positive(text: string, name: string): number {
   const value = Number(text);
@@ -36,12 +45,14 @@ async function main(): Promise<number> {
     allowPositionals: true,
     options: {
       only: { type: "string" },
-      rounds: { type: "string", default: "1" },
+      rounds: { type: "string", default: "5" },
       scale: { type: "string", default: "1" },
       "qemu-only": { type: "boolean", default: false },
       "skep-only": { type: "boolean", default: false },
       "no-idle": { type: "boolean", default: false },
-      pin: { type: "string" },
+      engine: { type: "string", default: "translate" },
+      pin: { type: "string", default: PIN },
+      markdown: { type: "boolean", default: false },
       timeout: { type: "string", default: "600" },
       list: { type: "boolean", default: false },
       help: { type: "boolean", default: false },
@@ -54,7 +65,8 @@ async function main(): Promise<number> {
   const rounds = positive(values.rounds, "rounds");
   const scale = positive(values.scale, "scale");
   const timeoutMs = positive(values.timeout, "timeout") * 1000;
-  const prefix = values.pin === undefined ? [] : ["taskset", "-c", values.pin];
+  const prefix = values.pin === "none" ? [] : ["taskset", "-c", values.pin];
+  const engines = values["qemu-only"] ? [] : values.engine.split(",");
 
   const folder = await mkdtemp(join(tmpdir(), "skep-bench-"));
   try {
@@ -70,15 +82,23 @@ async function main(): Promise<number> {
     const idle = values.only === undefined ? !values["no-idle"] : values.only.split(",").includes("idle");
     const guest = await buildGuest(folder, program, names, { scale, idle });
 
-    // The host's own checksums, to hold the guests' against.
-    const native = spawnSync(program, ["--scale", String(scale), ...names], { encoding: "utf8" });
-    const expected = new Map(
-      [...native.stdout.matchAll(/^BENCH (\S+) 2 \d+ (\S+)$/gm)].map((match) => [match[1], match[2]]),
+    // The host's own times, and its checksums to hold the guests' against.
+    const [command, ...args] = [...prefix, program, "--scale", String(scale), ...names];
+    const { stdout } = spawnSync(command, args, { encoding: "utf8" });
+    const native = new Map(
+      [...stdout.matchAll(/^BENCH (\S+) 2 (\d+) (\S+)$/gm)].map(([, name, ns, checksum]) => [
+        name,
+        { ms: Number(ns) / 1e6, checksum },
+      ]),
     );
 
     const emulators = [
       { name: "QEMU", wanted: !values["skep-only"], run: () => runQemu(guest, prefix, timeoutMs) },
-      { name: "skep", wanted: !values["qemu-only"], run: () => runSkep(guest, prefix, timeoutMs, positionals) },
+      ...engines.map((engine) => ({
+        name: engine,
+        wanted: true,
+        run: () => runSkep(guest, prefix, timeoutMs, engine, positionals),
+      })),
     ].filter((emulator) => emulator.wanted);
     const runs = new Map<string, GuestRun[]>();
     let failed = false;
@@ -98,12 +118,20 @@ async function main(): Promise<number> {
       const list = runs.get(name);
       return list === undefined ? undefined : summarize(list);
     };
-    const { lines, short } = table(names, summary("QEMU"), summary("skep"), expected, scale);
+    const measured = {
+      qemu: summary("QEMU"),
+      engines: new Map(engines.flatMap((engine) => [[engine, summary(engine)] as const]).filter(isPresent)),
+      native,
+    };
+    const whole = names.length === all.length;
+    const { lines, short } = table(names, measured, { scale, markdown: values.markdown, whole });
+    const pinned = values.pin === "none" ? "not pinned" : `pinned to CPU ${values.pin}`;
     console.log(
-      `${new Date().toISOString().slice(0, 10)}, ${cpus()[0].model}, ${cpus().length} CPUs, rounds: ${rounds}\n`,
+      `${new Date().toISOString().slice(0, 10)}, ${cpus()[0].model}, ${cpus().length} CPUs, ${pinned}, rounds: ${rounds}; ` +
+        "milliseconds, and speed as QEMU's time over skep's\n",
     );
     console.log(lines.join("\n"));
-    for (const line of short) console.log(`falls short: ${line}`);
+    for (const line of short) console.log(`${values.markdown ? "- " : ""}falls short: ${line}`);
     return failed ? 1 : 0;
   } finally {
     await rm(folder, { recursive: true, force: true });

@@ -2,7 +2,7 @@
 
 import { fileURLToPath } from "node:url";
 import type { BenchGuest } from "./guest.ts";
-import { type GuestRun, runGuest } from "./guest-run.ts";
+import { type GuestRun, RAM_MEGABYTES, runGuest } from "./guest-run.ts";
 
 const skep = fileURLToPath(new URL("../bin/skep", import.meta.url));
 
@@ -10,6 +10,7 @@ export function runSkep(
   guest: BenchGuest,
   prefix: readonly string[],
   timeoutMs: number,
+  engine: string,
   extra: readonly string[],
 ): Promise<GuestRun> {
   const command = [
@@ -22,7 +23,9 @@ export function runSkep(
     "--append",
     guest.append,
     "--memory",
-    "512M",
+    `${RAM_MEGABYTES}M`,
+    "--engine",
+    engine,
   ];
   return runGuest([...prefix, ...command, ...extra], timeoutMs);
 }

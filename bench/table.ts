@@ -1,15 +1,7 @@
-// The benchmark's table: medians, ratios and what must be reached.
+// The benchmark's table: medians, ratios, and what of them reaches its bar and its aim (bars.ts).
 
+import { type Bar, BEYOND_RAM, BOOT, barOf, GROUPS, WARM_UP } from "./bars.ts";
 import type { GuestRun } from "./guest-run.ts";
-
-/** What a row must reach, as QEMU's time over skep's: 1 is as fast as QEMU. */
-export interface Bar {
-  readonly row: string;
-  readonly speed: number;
-}
-
-/** The interpreter's: the boot may take eight times QEMU's time. */
-export const BARS: readonly Bar[] = [{ row: "boot", speed: 1 / 8 }];
 
 /** Instructions of the `loop` workload: ten each time round (bench/workloads/integer.c). */
 const LOOP_INSTRUCTIONS = 200e6;
@@ -18,8 +10,17 @@ export interface Summary {
   readonly bootMs: number | undefined;
   readonly idlePercent: number | undefined;
   readonly peakMegabytes: number | undefined;
+  readonly beyondRamMegabytes: number | undefined;
   /** Median of the second runs, and of first over second, by workload. */
   readonly workloads: ReadonlyMap<string, { readonly ms: number; readonly warmUp: number; readonly checksum: string }>;
+}
+
+export interface Measured {
+  readonly qemu: Summary | undefined;
+  /** By engine, the one that the bars are for first. */
+  readonly engines: ReadonlyMap<string, Summary>;
+  /** The host's own times and checksums. */
+  readonly native: ReadonlyMap<string, { readonly ms: number; readonly checksum: string }>;
 }
 
 function median(values: readonly number[]): number | undefined {
@@ -45,61 +46,172 @@ export function summarize(runs: readonly GuestRun[]): Summary {
     bootMs: defined((run) => run.bootMs),
     idlePercent: defined((run) => run.idlePercent),
     peakMegabytes: defined((run) => run.peakMegabytes),
+    beyondRamMegabytes: defined((run) => run.beyondRamMegabytes),
     workloads,
   };
 }
 
-function number(value: number | undefined, digits = 1): string {
-  return value === undefined ? "-" : value.toFixed(digits);
+function number(value: number | undefined, digits = 2): string {
+  return value === undefined ? "" : value.toFixed(digits);
 }
 
-/** The table as lines, and the rows that fall short of their bars. */
-export function table(
-  names: readonly string[],
-  qemu: Summary | undefined,
-  skep: Summary | undefined,
-  expected: ReadonlyMap<string, string>,
-  scale: number,
-): { lines: string[]; short: string[] } {
-  const rows: string[][] = [["", "QEMU ms", "skep ms", "speed", "QEMU 1st/2nd", "skep 1st/2nd", "checksum"]];
-  const short: string[] = [];
-  const speeds: number[] = [];
-  const add = (name: string, q: number | undefined, s: number | undefined, more: readonly string[]): void => {
+type Verdict = "" | "aim" | "bar" | "SHORT";
+
+/** A row: what was measured, and what it has to reach. */
+interface Line {
+  readonly cells: readonly string[];
+  readonly short?: string;
+}
+
+/** `most`: less is better. */
+function judge(value: number | undefined, bar: number, aim: number | undefined, most = false): Verdict {
+  if (value === undefined) return "";
+  const reaches = (limit: number): boolean => (most ? value <= limit : value >= limit);
+  if (aim !== undefined && reaches(aim)) return "aim";
+  return reaches(bar) ? "bar" : "SHORT";
+}
+
+class Table {
+  readonly short: string[] = [];
+  private readonly measured: Measured;
+  private readonly lines: Line[] = [];
+  private readonly first: Summary | undefined;
+
+  constructor(measured: Measured) {
+    this.measured = measured;
+    [this.first] = measured.engines.values();
+  }
+
+  get header(): string[] {
+    const names = [...this.measured.engines.keys()];
+    return ["", "QEMU", ...names, "native", "speed", "bar", "aim", "reached", "1st/2nd"];
+  }
+
+  private add(
+    name: string,
+    times: readonly string[],
+    speed: string,
+    bar: string,
+    aim: string,
+    verdict: Verdict,
+    rest = "",
+  ): void {
+    this.lines.push({ cells: [name, ...times, speed, bar, aim, verdict, rest] });
+    if (verdict === "SHORT") this.short.push(`${name}: ${speed}, ${bar} wanted`);
+  }
+
+  private empty(): string[] {
+    return Array.from({ length: this.measured.engines.size + 2 }, () => "");
+  }
+
+  /** A time under QEMU, under each engine, and natively, in milliseconds. */
+  time(name: string, of: (summary: Summary) => number | undefined, bar: Bar | undefined): number | undefined {
+    const { qemu, engines, native } = this.measured;
+    const q = qemu === undefined ? undefined : of(qemu);
+    const s = this.first === undefined ? undefined : of(this.first);
     const speed = q !== undefined && s !== undefined && s > 0 ? q / s : undefined;
-    const bar = BARS.find((candidate) => candidate.row === name);
-    if (bar !== undefined && speed !== undefined && speed < bar.speed) {
-      short.push(`${name}: ${speed.toFixed(2)} times QEMU's speed, ${bar.speed.toFixed(2)} wanted`);
+    const own = native.get(name)?.ms;
+    const times = [q, ...[...engines.values()].map(of), own].map((ms) => number(ms, 1));
+    const aim = bar?.aim === "native" ? (q === undefined || own === undefined ? undefined : q / own) : bar?.aim;
+    const verdict = bar === undefined ? "" : judge(speed, bar.bar, aim);
+    this.add(
+      name,
+      times,
+      number(speed),
+      number(bar?.bar),
+      number(aim),
+      verdict,
+      number(this.first?.workloads.get(name)?.warmUp),
+    );
+    return speed;
+  }
+
+  mean(name: string, speeds: readonly number[], bar: Bar | undefined): void {
+    if (speeds.length === 0) return;
+    const value = Math.exp(speeds.reduce((sum, speed) => sum + Math.log(speed), 0) / speeds.length);
+    const aim = typeof bar?.aim === "number" ? bar.aim : undefined;
+    const verdict = bar === undefined ? "" : judge(value, bar.bar, aim);
+    this.add(name, this.empty(), number(value), number(bar?.bar), number(aim), verdict);
+  }
+
+  /** What is to be at most so much. */
+  most(
+    name: string,
+    value: number | undefined,
+    limits: { readonly bar: number; readonly aim: number },
+    digits: number,
+  ): void {
+    const verdict = judge(value, limits.bar, limits.aim, true);
+    this.add(name, this.empty(), number(value, digits), `<= ${limits.bar}`, `<= ${limits.aim}`, verdict);
+  }
+
+  render(markdown: boolean): string[] {
+    const rows = [this.header, ...this.lines.map(({ cells }) => [...cells])];
+    if (markdown) {
+      const line = (cells: readonly string[]): string => `| ${cells.join(" | ")} |`;
+      return [line(rows[0]), line(rows[0].map((_, n) => (n === 0 ? "---" : "---:"))), ...rows.slice(1).map(line)];
     }
-    if (speed !== undefined && name !== "boot") speeds.push(speed);
-    rows.push([name, number(q), number(s), number(speed, 2), ...more]);
-  };
-  add("boot", qemu?.bootMs, skep?.bootMs, ["", "", ""]);
-  for (const name of names) {
-    const q = qemu?.workloads.get(name);
-    const s = skep?.workloads.get(name);
-    const wrong = [q, s].some((one) => one !== undefined && one.checksum !== expected.get(name));
-    if (wrong) short.push(`${name}: the checksum is not the host's`);
-    add(name, q?.ms, s?.ms, [number(q?.warmUp, 2), number(s?.warmUp, 2), wrong ? "WRONG" : "ok"]);
-  }
-  const widths = rows[0].map((_, column) => Math.max(...rows.map((row) => row[column].length)));
-  const lines = rows.map((row) =>
-    row.map((cell, column) => (column === 0 ? cell.padEnd(widths[0]) : cell.padStart(widths[column]))).join("  "),
-  );
-  if (speeds.length > 0) {
-    const mean = Math.exp(speeds.reduce((sum, speed) => sum + Math.log(speed), 0) / speeds.length);
-    lines.push("", `geometric mean of the workloads: ${mean.toFixed(3)} times QEMU's speed`);
-  }
-  for (const [who, summary] of [
-    ["QEMU", qemu],
-    ["skep", skep],
-  ] as const) {
-    if (summary === undefined) continue;
-    const loop = summary.workloads.get("loop");
-    const mips = loop === undefined ? undefined : (LOOP_INSTRUCTIONS * scale) / (loop.ms * 1000);
-    lines.push(
-      `${who}: ${number(mips, 0)} million instructions a second in the loop, ` +
-        `${number(summary.idlePercent, 2)} % of a core when idle, ${number(summary.peakMegabytes, 0)} MB resident at most`,
+    const widths = rows[0].map((_, column) => Math.max(...rows.map((row) => row[column].length)));
+    return rows.map((row) =>
+      row
+        .map((cell, n) => (n === 0 ? cell.padEnd(widths[0]) : cell.padStart(widths[n])))
+        .join("  ")
+        .trimEnd(),
     );
   }
-  return { lines, short };
+}
+
+/** The table as lines, what was seen besides, and the rows that fall short of their bars. */
+export function table(
+  names: readonly string[],
+  measured: Measured,
+  options: { readonly scale: number; readonly markdown: boolean; readonly whole: boolean },
+): { lines: string[]; short: string[] } {
+  const { qemu, engines, native } = measured;
+  const made = new Table(measured);
+  const [first] = engines.values();
+  made.time("boot", (summary) => summary.bootMs, BOOT);
+  const grouped = GROUPS.flatMap(({ rows }) => rows);
+  const ofName = (name: string) => (summary: Summary) => summary.workloads.get(name)?.ms;
+  for (const name of names.filter((one) => !grouped.includes(one))) made.time(name, ofName(name), undefined);
+  for (const { name: group, rows, mean } of GROUPS) {
+    const speeds: number[] = [];
+    const present = rows.filter((row) => names.includes(row));
+    for (const row of present) {
+      const speed = made.time(row, ofName(row), barOf(row));
+      if (speed !== undefined) speeds.push(speed);
+    }
+    if (present.length > 1)
+      made.mean(`${group}, geometric mean`, speeds, present.length === rows.length ? mean : undefined);
+  }
+  const warmUps = [...(first?.workloads ?? [])].filter(([name]) => names.includes(name));
+  if (warmUps.length > 0) {
+    const [worst, { warmUp }] = warmUps.reduce((a, b) => (b[1].warmUp > a[1].warmUp ? b : a));
+    made.most(`first run over second, the worst (${worst})`, warmUp, WARM_UP, 2);
+  }
+  if (options.whole) made.most("MB beyond the guest's RAM, at the end", first?.beyondRamMegabytes, BEYOND_RAM, 0);
+
+  for (const name of names) {
+    for (const summary of [qemu, ...engines.values()]) {
+      const checksum = summary?.workloads.get(name)?.checksum;
+      if (checksum !== undefined && checksum !== native.get(name)?.checksum)
+        made.short.push(`${name}: the checksum is not the host's`);
+    }
+  }
+  const lines = [...made.render(options.markdown), ""];
+  for (const [who, summary] of [["QEMU", qemu] as const, ...engines]) {
+    if (summary === undefined) continue;
+    const loop = summary.workloads.get("loop");
+    const parts: string[] = [];
+    if (loop !== undefined)
+      parts.push(
+        `${number((LOOP_INSTRUCTIONS * options.scale) / (loop.ms * 1000), 0)} million instructions a second in the loop`,
+      );
+    if (summary.idlePercent !== undefined) parts.push(`${number(summary.idlePercent)} % of a core when idle`);
+    parts.push(`${number(summary.peakMegabytes, 0)} MB resident at most`);
+    if (summary.beyondRamMegabytes !== undefined)
+      parts.push(`${number(summary.beyondRamMegabytes, 0)} MB of that beyond the guest's RAM at the end`);
+    lines.push(`${options.markdown ? "- " : ""}${who}: ${parts.join(", ")}`);
+  }
+  return { lines, short: made.short };
 }
