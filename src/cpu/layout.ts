@@ -157,6 +157,9 @@ export const FETCHED_PAGES_BITS = 32768;
 export const SPACE_BASE = 0x4400;
 export const SPACE = { PCID: 0, GENERATION: 4, FILLED: 8, USED: 12, SIZE: 16 } as const;
 
+/** 16 bytes of an access that crosses a page. */
+export const CROSSING = 0x4480;
+
 /** Tables of 8-byte entries, one entry a page of guest RAM rounded up to a power of two (at most 2^20), so that the index and the host
  *  offset share no bit; room for the largest. Read and write for supervisor, supervisor with SMAP overridden by RFLAGS.AC, and the user of
  *  each address space. */

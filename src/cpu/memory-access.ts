@@ -4,12 +4,14 @@
 import type { Bits, Env } from "../isa/semantics.ts";
 import { CPL, CR0, CR0_BIT, FLAG, PENDING_ERROR, PENDING_VECTOR, RFLAGS, VECTOR } from "../isa/state.ts";
 import type { Code } from "../wasm/code.ts";
+import type { Memory } from "../wasm/memory.ts";
 import type { FuncRef, ModuleBuilder } from "../wasm/module.ts";
 import { i32, laneOp, op, type Val } from "../wasm/value.ts";
 import { breakpointsEnabled, emitDataBreakpoints } from "./breakpoints.ts";
 import { isClosed } from "./code-pages.ts";
+import { bothOpen, crossesPage, emitReach, gather, scatter, secondPage } from "./crossing.ts";
 import { valueType } from "./env.ts";
-import { VAR } from "./layout.ts";
+import { CROSSING, VAR } from "./layout.ts";
 import { type PagingFuncs, WALK } from "./paging.ts";
 
 export type Width = Bits | 128;
@@ -18,6 +20,22 @@ export const WIDTHS: readonly Width[] = [8, 16, 32, 64, 128];
 /** Access codes as `ACCESS_CODE` in env.ts numbers them. */
 const STACK = 1;
 const SYSTEM = 2;
+
+/** A value of a width, zero-extended to the type that it has as an operand. */
+export function loadFrom(memory: Memory, width: Width, at: Val): Val {
+  switch (width) {
+    case 8:
+      return memory.ld8u(at);
+    case 16:
+      return memory.ld16u(at);
+    case 32:
+      return memory.ld32(at);
+    case 64:
+      return memory.ld64(at);
+    case 128:
+      return memory.ldv128(at);
+  }
+}
 
 export interface HostMemoryFuncs {
   /** (gpa low, gpa high, bytes 1, 2, 4) -> value; (..., value). */
@@ -107,11 +125,27 @@ export function emitMemoryAccess(
       "unlikely",
     );
 
-  const crossesPage = (linear: Val, bytes: number): Val =>
-    linear
-      .wrap()
-      .and(0xfff)
-      .gtU(0x1000 - bytes);
+  const reach = emitReach(m, env, paging.translate);
+  /** An access that crosses from one page of RAM into another: runs `both` with their host offsets. Others go byte by byte. */
+  const crossRam = (
+    c: Code,
+    x: Env,
+    linear: Val,
+    access: Val,
+    write: boolean,
+    fault: () => void,
+    both: (pages: readonly [Val, Val]) => void,
+  ): void => {
+    // The processor's own accesses have other rights than the TLB in use.
+    c.if(access.ne(SYSTEM).and(breakpointsEnabled(x).eqz()), () => {
+      const bits = walkBits(c, x, access, write);
+      const [firstStatus, first] = c.callMany(reach, [linear, bits]);
+      c.if(firstStatus.eq(1), fault);
+      const [secondStatus, second] = c.callMany(reach, [secondPage(linear), bits]);
+      c.if(secondStatus.eq(1), fault);
+      c.if(firstStatus.or(secondStatus).eqz(), () => both([first, second]));
+    });
+  };
 
   /** An unaligned access within a page that is in the TLB: runs `hit` with the host offset. */
   const tryTlb = (c: Code, x: Env, linear: Val, access: Val, table: number, hit: (host: Val) => void): void => {
@@ -158,7 +192,19 @@ export function emitMemoryAccess(
       watch(c, x, linear, bytes, access, false);
       if (bytes > 1) {
         c.if(crossesPage(linear, bytes), () => {
-          // Byte by byte, so that a fault names the first byte of the second page.
+          // Faults name the first byte of the second page.
+          crossRam(
+            c,
+            x,
+            linear,
+            access,
+            false,
+            () => c.ret(1, nothing()),
+            (pages) => {
+              gather(x, linear, bytes, pages);
+              c.ret(0, loadFrom(x.cpu, width, i32(CROSSING)));
+            },
+          );
           if (width === 128) {
             const [lowStatus, low] = c.callMany(slowLoad.get(64) as FuncRef, [linear, access]);
             c.if(lowStatus, () => c.ret(1, nothing()));
@@ -181,20 +227,7 @@ export function emitMemoryAccess(
           c.ret(0, value);
         });
       }
-      const fromRam = (at: Val): void => {
-        const { ram } = x;
-        const value =
-          width === 128
-            ? ram.ldv128(at)
-            : width === 64
-              ? ram.ld64(at)
-              : width === 32
-                ? ram.ld32(at)
-                : width === 16
-                  ? ram.ld16u(at)
-                  : ram.ld8u(at);
-        c.ret(0, value);
-      };
+      const fromRam = (at: Val): void => c.ret(0, loadFrom(x.ram, width, at));
       if (bytes > 1) tryTlb(c, x, linear, access, VAR.TLB_READ, fromRam);
       const [status, at] = c.callMany(paging.translate, [linear, walkBits(c, x, access, false)]);
       c.if(status.eq(1), () => c.ret(1, nothing()));
@@ -224,6 +257,20 @@ export function emitMemoryAccess(
       watch(c, x, linear, bytes, access, true);
       if (bytes > 1) {
         c.if(crossesPage(linear, bytes), () => {
+          crossRam(
+            c,
+            x,
+            linear,
+            access,
+            true,
+            () => c.ret(1),
+            (pages) =>
+              c.if(bothOpen(x, pages), () => {
+                c.store(x.cpu, bytes, i32(CROSSING), value);
+                scatter(x, linear, bytes, pages);
+                c.ret(0);
+              }),
+          );
           c.if(c.call(probeWrite, linear, bytes, access), () => c.ret(1));
           if (width === 128) {
             c.if(c.call(slowStore.get(64) as FuncRef, linear, laneOp("i64x2.extract_lane", [0], value), access), () =>

@@ -9,11 +9,12 @@ import type { FuncRef, ModuleBuilder } from "../../wasm/module.ts";
 import { i32, op, select, type Val } from "../../wasm/value.ts";
 import { breakpointsEnabled } from "../breakpoints.ts";
 import { codeBits, isClosed, pageWords } from "../code-pages.ts";
+import { bothOpen, crossesPage, gather, scatter, secondPage } from "../crossing.ts";
 import { parseRow, type Row } from "../decode-table.ts";
 import { valueType } from "../env.ts";
 import type { HandlerSpec } from "../handlers.ts";
-import { PAGE_WORDS, VAR } from "../layout.ts";
-import { WIDTHS, type Width } from "../memory-access.ts";
+import { CROSSING, PAGE_WORDS, VAR } from "../layout.ts";
+import { loadFrom, WIDTHS, type Width } from "../memory-access.ts";
 import { type PagingFuncs, WALK } from "../paging.ts";
 
 /** Names of the engine module's exports that regions import. */
@@ -27,6 +28,37 @@ export const SUPPORT = {
   SPILL_FLAGS: "spillFlags",
 } as const;
 
+/** Alignment checking (SDM Vol. 3A 6.15, #AC). */
+function checksAlignment(x: Env): Val {
+  return x.get(CPL).eq(3).and(x.get(CR0).and(CR0_BIT.AM).ne(0)).and(x.get(RFLAGS).and(FLAG.AC).ne(0));
+}
+
+/** Where an access crosses a page: runs `both` with the host offsets of the two pages, or `refuse`. */
+function whereItCrosses(
+  x: Env,
+  place: FuncRef,
+  linear: Val,
+  write: number,
+  bytes: number,
+  refuse: () => void,
+  both: (pages: readonly [Val, Val]) => void,
+): void {
+  const { c } = x;
+  c.if(
+    crossesPage(linear, bytes),
+    () => {
+      c.if(checksAlignment(x), refuse);
+      const first = c.let(c.call(place, linear, write, 1));
+      c.if(first.eq(-1), refuse);
+      const second = c.let(c.call(place, secondPage(linear), write, 1));
+      c.if(second.eq(-1), refuse);
+      both([first, second]);
+    },
+    undefined,
+    "unlikely",
+  );
+}
+
 /** (linear, WALK.WRITE or 0, bytes) -> host offset of an access within a page of RAM, which is in the TLB from now on, or -1 where the
  *  interpreter shall do it: what faults, crosses a page, is no RAM or has its alignment checked (SDM Vol. 3A 6.15, #AC). */
 function emitPlace(m: ModuleBuilder, env: (c: Code) => Env, paging: PagingFuncs): FuncRef {
@@ -34,18 +66,15 @@ function emitPlace(m: ModuleBuilder, env: (c: Code) => Env, paging: PagingFuncs)
     const x = env(c);
     const { cpu } = x;
     const [linear, write, bytes] = c.params;
-    const crosses = linear.wrap().and(0xfff).gtU(i32(0x1000).sub(bytes));
-    const user = c.let(x.get(CPL).eq(3));
-    const checked = user.and(x.get(CR0).and(CR0_BIT.AM).ne(0)).and(x.get(RFLAGS).and(FLAG.AC).ne(0));
     const misaligned = linear.wrap().and(bytes.sub(1)).ne(0);
-    c.if(crosses.or(checked.and(misaligned)), () => c.ret(-1), undefined, "unlikely");
+    c.if(crossesPage(linear, bytes).or(checksAlignment(x).and(misaligned)), () => c.ret(-1), undefined, "unlikely");
     const table = cpu.ld32(select(write, i32(VAR.TLB_WRITE), VAR.TLB_READ));
     const slot = linear.shrU(9).wrap().and(cpu.ld32(0, VAR.TLB_INDEX_MASK)).add(table);
     const found = c.let(cpu.ld64(slot).xor(linear));
     c.if(found.and(cpu.ld64(0, VAR.TLB_MASK)).eqz(), () => c.ret(found.wrap()), undefined, "likely");
     const canonical = linear.shl(16).shrS(16).eq(linear);
     c.if(canonical.eqz().or(breakpointsEnabled(x)), () => c.ret(-1), undefined, "unlikely");
-    const [status, host] = c.callMany(paging.translate, [linear, write.or(user.shl(2))]);
+    const [status, host] = c.callMany(paging.translate, [linear, write.or(x.get(CPL).eq(3).shl(2))]);
     c.if(
       status,
       () => {
@@ -68,12 +97,15 @@ function emitLoad(m: ModuleBuilder, env: (c: Code) => Env, place: FuncRef, width
   const type = width === 128 ? "v128" : valueType(width);
   return m.func(`regionLoad${width}`, ["i64"], ["i32", type], (c) => {
     const x = env(c);
-    const nothing = width === 128 ? op("i32x4.splat", 0) : 0;
-    const at = c.let(c.call(place, c.params[0], 0, width / 8));
-    c.if(at.eq(-1), () => c.ret(1, nothing), undefined, "unlikely");
-    const { ram } = x;
-    const value = { 8: ram.ld8u, 16: ram.ld16u, 32: ram.ld32, 64: ram.ld64, 128: ram.ldv128 }[width].call(ram, at);
-    c.results([0, value]);
+    const [linear] = c.params;
+    const refuse = (): void => c.ret(1, width === 128 ? op("i32x4.splat", 0) : 0);
+    whereItCrosses(x, place, linear, 0, width / 8, refuse, (pages) => {
+      gather(x, linear, width / 8, pages);
+      c.ret(0, loadFrom(x.cpu, width, i32(CROSSING)));
+    });
+    const at = c.let(c.call(place, linear, 0, width / 8));
+    c.if(at.eq(-1), refuse, undefined, "unlikely");
+    c.results([0, loadFrom(x.ram, width, at)]);
   });
 }
 
@@ -95,8 +127,15 @@ function emitStore(
   return m.func(`regionStore${width}`, ["i64", type], ["i32"], (c) => {
     const x = env(c);
     const [linear, value] = c.params;
+    const refuse = (): void => c.ret(1);
+    whereItCrosses(x, place, linear, WALK.WRITE, width / 8, refuse, (pages) => {
+      c.if(bothOpen(x, pages).eqz(), refuse);
+      c.store(x.cpu, width / 8, i32(CROSSING), value);
+      scatter(x, linear, width / 8, pages);
+      c.ret(0);
+    });
     const at = c.let(c.call(place, linear, WALK.WRITE, width / 8));
-    c.if(at.eq(-1), () => c.ret(1), undefined, "unlikely");
+    c.if(at.eq(-1), refuse, undefined, "unlikely");
     c.if(isClosed(x, at), () => {
       // Data beside code. What was made of code must not go while a region runs: there the interpreter stores.
       c.if(holdsCode(x, at, at.add(width / 8 - 1)), () => c.ret(1));
