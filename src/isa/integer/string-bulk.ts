@@ -1,80 +1,26 @@
-// Forward REP MOVS and REP STOS by whole pages of guest RAM. Each call does what lies within one page of source and destination and gives
-// the number of elements done, or 0 where the next element must go the ordinary way (a fault, MMIO, a page or segment end, backwards).
+// REP MOVS and REP STOS by whole pages of guest RAM. Each call does what lies within one page of source and destination and gives the number
+// of elements done, or 0 where the next element must go the ordinary way (a fault, MMIO, an element that crosses a page, a segment's end).
 
-import type { Local } from "../../wasm/code.ts";
-import { i64, select, type Val } from "../../wasm/value.ts";
-import { type Helper, helper, hostAddress } from "../helper.ts";
-import {
-  addressMask,
-  in64BitMode,
-  indexRegister,
-  linearAddress,
-  segmentRoom,
-  setIndexRegister,
-} from "../segmentation.ts";
+import { i32, op, select, type Val } from "../../wasm/value.ts";
+import { type Helper, helper } from "../helper.ts";
+import { addressMask, indexRegister } from "../segmentation.ts";
 import type { Bits, Env } from "../semantics.ts";
-import { CPL, FLAG, GPR, RFLAGS, SREG } from "../state.ts";
+import { GPR, SREG } from "../state.ts";
+import {
+  hostOf,
+  isBackwards,
+  least,
+  leaveChecked,
+  MOST_ELEMENTS,
+  moveIndex,
+  noneIf,
+  ramAddress,
+  stretch,
+} from "./string-stretch.ts";
 
-const PAGE = 4096;
-
-function least(x: Env, a: Val, b: Val): Val {
-  const first = x.c.let(a);
-  const second = x.c.let(b);
-  return x.c.let(select(first.ltU(second), first, second));
-}
-
-/** Where an operand lies, and how far it may go on from there in bytes, at most to the end of the page. */
-function stretch(x: Env, segment: Val | number, offset: Val, mask: Val, write: number): { linear: Local; bytes: Val } {
-  const { c } = x;
-  const linear = c.local("i64", offset);
-  const room = c.local("i64");
-  c.if(
-    in64BitMode(x),
-    () => {
-      if (typeof segment !== "number") {
-        c.if(segment.geU(SREG.FS), () => c.set(linear, x.call(linearAddress, segment, offset)));
-      }
-      c.set(room, toPageEnd(linear));
-    },
-    () => {
-      c.set(linear, x.call(linearAddress, segment, offset));
-      c.set(room, least(x, x.call(segmentRoom, segment, offset, write), toPageEnd(linear)));
-    },
-    "likely",
-  );
-  // The index register may wrap within the page: go on one by one there.
-  return { linear, bytes: c.let(select(room.sub(1).gtU(mask.sub(offset)), i64(0), room)) };
-}
-
-function toPageEnd(linear: Val): Val {
-  return linear
-    .and(PAGE - 1)
-    .neg()
-    .add(PAGE);
-}
-
-/** Leaves misaligned elements to the ordinary way where their alignment may have to be checked (SDM Vol. 3A 6.15, #AC). */
-function checkAlignment(x: Env, bytes: number, ...linears: readonly Val[]): void {
-  if (bytes === 1) return;
-  const low = linears.reduce((all, linear) => all.or(linear)).wrap();
-  noneIf(
-    x,
-    x
-      .get(RFLAGS)
-      .and(FLAG.AC)
-      .ne(0)
-      .and(x.get(CPL).eq(3))
-      .and(low.and(bytes - 1).ne(0)),
-  );
-}
-
-/** Host addresses have the type that guest RAM is addressed with. */
-function ramAddress(x: Env, host: Val): Val {
-  return x.ram.addressType === "i64" ? host.zx() : host;
-}
-
-function noneIf(x: Env, condition: Val): void {
-  x.c.if(condition, () => x.done(0));
+/** Host offset of the lowest of `bytes` bytes whose first element is at `host`. */
+function lowest(host: Val, backwards: Val, bytes: Val, element: number): Val {
+  return select(backwards, host.sub(bytes).add(element), host);
 }
 
 /** (segment, address size, elements wanted) -> elements moved. */
@@ -83,31 +29,27 @@ function moveHelper(bits: Bits): Helper {
   const log = Math.log2(bytes);
   return helper(`moveBulk${bits}`, ["i32", "i32", "i64"], ["i64"], (x, segment, size, wanted) => {
     const { c } = x;
-    noneIf(x, x.get(RFLAGS).and(FLAG.DF));
     const mask = c.let(addressMask(size));
-    const from = indexRegister(x, GPR.RSI, mask);
-    const to = indexRegister(x, GPR.RDI, mask);
-    const source = stretch(x, segment, from, mask, 0);
-    const destination = stretch(x, SREG.ES, to, mask, 1);
-    const asked = least(x, wanted, i64(PAGE));
-    const most = least(x, least(x, source.bytes, destination.bytes), asked.shl(log));
-    const whole = c.let(most.wrap().and(-bytes));
-    noneIf(x, whole.eqz());
-    checkAlignment(x, bytes, source.linear, destination.linear);
-    const read = x.call(hostAddress, source.linear, 0);
-    noneIf(x, read.ltS(0));
-    const written = x.call(hostAddress, destination.linear, 1);
-    noneIf(x, written.ltS(0));
+    const backwards = isBackwards(x);
+    const source = stretch(x, bytes, segment, indexRegister(x, GPR.RSI, mask), mask, backwards, 0);
+    const destination = stretch(x, bytes, SREG.ES, indexRegister(x, GPR.RDI, mask), mask, backwards, 1);
+    const most = least(x, least(x, source.elements, destination.elements), least(x, wanted, MOST));
+    const count = c.local("i32", most.wrap().shl(log));
+    noneIf(x, count.eqz());
+    leaveChecked(x, bytes, source, destination);
+    const read = hostOf(x, source, 0);
+    const written = hostOf(x, destination, 1);
     // A destination that begins within the source repeats what was written: copy no further than up to there, or one element.
-    const ahead = c.let(written.sub(read));
-    const count = c.local("i32", whole);
-    c.if(ahead.ne(0).and(ahead.ltU(whole)), () => {
+    const ahead = c.let(select(backwards, read.sub(written), written.sub(read)));
+    c.if(ahead.ne(0).and(ahead.ltU(count)), () => {
       c.set(count, ahead.and(-bytes));
       c.if(count.eqz(), () => c.set(count, bytes));
     });
-    x.c.memoryCopy(x.ram, ramAddress(x, written), x.ram, ramAddress(x, read), ramAddress(x, count));
-    setIndexRegister(x, GPR.RSI, size, from.add(count.zx()));
-    setIndexRegister(x, GPR.RDI, size, to.add(count.zx()));
+    const place = (host: Val): Val => ramAddress(x, lowest(host, backwards, count, bytes));
+    c.memoryCopy(x.ram, place(written), x.ram, place(read), ramAddress(x, count));
+    const moved = c.let(count.zx());
+    moveIndex(x, GPR.RSI, size, mask, backwards, moved);
+    moveIndex(x, GPR.RDI, size, mask, backwards, moved);
     x.done(count.shrU(log).zx());
   });
 }
@@ -119,40 +61,58 @@ const ONES: { readonly [bits in Bits]: bigint } = {
   64: 1n,
 };
 
+/** Fills with eight bytes again and again, from the start of one of their elements on. */
+function fillPattern(x: Env, from: Val, bytes: Val, pattern: Val, element: number): void {
+  const { c } = x;
+  const at = c.local("i32", from);
+  const end = c.let(from.add(bytes));
+  const whole = c.let(from.add(bytes.and(-64)));
+  const wide = c.let(op("i64x2.splat", pattern));
+  c.loop((head) => {
+    c.if(at.ltU(whole), () => {
+      for (let n = 0; n < 64; n += 16) c.store(x.ram, 16, ramAddress(x, at), wide, n);
+      c.set(at, at.add(64));
+      c.br(head);
+    });
+  });
+  c.loop((head) => {
+    c.if(at.ltU(end), () => {
+      c.store(x.ram, element as 1 | 2 | 4 | 8, ramAddress(x, at), pattern);
+      c.set(at, at.add(element));
+      c.br(head);
+    });
+  });
+}
+
 /** (address size, elements wanted) -> elements stored from the accumulator. */
 function storeHelper(bits: Bits): Helper {
   const bytes = bits / 8;
   const log = Math.log2(bytes);
   return helper(`storeBulk${bits}`, ["i32", "i64"], ["i64"], (x, size, wanted) => {
     const { c } = x;
-    noneIf(x, x.get(RFLAGS).and(FLAG.DF));
     const mask = c.let(addressMask(size));
-    const to = indexRegister(x, GPR.RDI, mask);
-    const destination = stretch(x, SREG.ES, to, mask, 1);
-    const asked = least(x, wanted, i64(PAGE));
-    const count = c.let(least(x, destination.bytes, asked.shl(log)).wrap().and(-bytes));
+    const backwards = isBackwards(x);
+    const destination = stretch(x, bytes, SREG.ES, indexRegister(x, GPR.RDI, mask), mask, backwards, 1);
+    const count = c.let(
+      least(x, destination.elements, least(x, wanted, MOST))
+        .wrap()
+        .shl(log),
+    );
     noneIf(x, count.eqz());
-    checkAlignment(x, bytes, destination.linear);
-    const written = x.call(hostAddress, destination.linear, 1);
-    noneIf(x, written.ltS(0));
+    leaveChecked(x, bytes, destination);
+    const from = c.let(lowest(hostOf(x, destination, 1), backwards, count, bytes));
     const pattern = c.let(x.gpr(GPR.RAX, bits).zx().mul(ONES[bits]));
     c.if(
       pattern.eq(pattern.and(0xff).mul(ONES[8])),
-      () => c.memoryFill(x.ram, ramAddress(x, written), pattern.wrap().and(0xff), ramAddress(x, count)),
-      () => {
-        const at = c.local("i32", written);
-        const end = c.let(written.add(count));
-        c.loop((head) => {
-          c.store(x.ram, bytes, ramAddress(x, at), pattern);
-          c.set(at, at.add(bytes));
-          c.brIf(head, at.ltU(end));
-        });
-      },
+      () => c.memoryFill(x.ram, ramAddress(x, from), pattern.wrap().and(0xff), ramAddress(x, count)),
+      () => fillPattern(x, from, count, pattern, bytes),
     );
-    setIndexRegister(x, GPR.RDI, size, to.add(count.zx()));
+    moveIndex(x, GPR.RDI, size, mask, backwards, c.let(count.zx()));
     x.done(count.shrU(log).zx());
   });
 }
+
+const MOST = i32(MOST_ELEMENTS).zx();
 
 export const MOVE_BULK: { readonly [bits in Bits]: Helper } = {
   8: moveHelper(8),

@@ -16,6 +16,7 @@ import {
   stringRound,
 } from "./string-access.ts";
 import { MOVE_BULK, STORE_BULK } from "./string-bulk.ts";
+import { COMPARE_BULK, SCAN_BULK } from "./string-scan.ts";
 
 /** How an instruction repeats: not, REP or REPE (F3), REPNE (F2). */
 const REPEAT = { NONE: 0, EQUAL: 1, NOT_EQUAL: 2 } as const;
@@ -48,6 +49,8 @@ interface Mover extends Kind {
 interface Comparison extends Kind {
   /** One element, registers stepped; gives the two values, whose flags are set when the instruction ends. */
   readonly compare: (at: Round) => readonly [Val, Val];
+  /** Passes over elements behind which the repetition goes on, at most `wanted`; gives how many (i64). */
+  readonly pass: (at: Round, wanted: Val, stopsOnEqual: Val) => Val;
 }
 
 function moveOne({ x, bits, round, segment }: Round): void {
@@ -89,7 +92,13 @@ const KINDS: readonly (Mover | Comparison)[] = [
     one: moveOne,
     bulk: ({ x, bits, round, segment }, wanted) => x.call(MOVE_BULK[bits], segment, round.size, wanted),
   },
-  { name: "CMPS", opcode: 0xa6, compare: compareOne },
+  {
+    name: "CMPS",
+    opcode: 0xa6,
+    compare: compareOne,
+    pass: ({ x, bits, round, segment }, wanted, stopsOnEqual) =>
+      x.call(COMPARE_BULK[bits], segment, round.size, wanted, stopsOnEqual),
+  },
   {
     name: "STOS",
     opcode: 0xaa,
@@ -97,7 +106,12 @@ const KINDS: readonly (Mover | Comparison)[] = [
     bulk: ({ x, bits, round }, wanted) => x.call(STORE_BULK[bits], round.size, wanted),
   },
   { name: "LODS", opcode: 0xac, one: loadOne },
-  { name: "SCAS", opcode: 0xae, compare: scanOne },
+  {
+    name: "SCAS",
+    opcode: 0xae,
+    compare: scanOne,
+    pass: ({ x, bits, round }, wanted, stopsOnEqual) => x.call(SCAN_BULK[bits], round.size, wanted, stopsOnEqual),
+  },
 ];
 
 function setFlags({ x, bits }: Round, [a, b]: readonly [Val, Val]): void {
@@ -146,10 +160,14 @@ function repeatHelper(kind: Mover | Comparison, bits: Bits): Helper {
       let compared: readonly [Val, Val] | undefined;
       let last: Val;
       if ("compare" in kind) {
+        const stopsOnEqual = c.let(repeat.ne(REPEAT.EQUAL));
+        // Single-stepping traps after each round (SDM Vol. 3B 17.3.1.4).
+        const wanted = select(x.get(RFLAGS).and(FLAG.TF), i64(0), repeatCount(x, round).sub(1));
+        countDown(x, round, kind.pass(at, wanted, stopsOnEqual));
         compared = kind.compare(at);
         countDown(x, round, i64(1));
         const equal = compared[0].eq(compared[1]);
-        const stop = select(repeat.eq(REPEAT.EQUAL), equal.eqz(), equal);
+        const stop = equal.eq(stopsOnEqual);
         last = c.let(repeatCount(x, round).eqz().or(stop));
       } else {
         moveRound(at, kind);

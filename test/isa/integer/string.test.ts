@@ -114,6 +114,54 @@ test("REPNE SCAS finds, REPE CMPS compares, and a count of zero changes nothing"
   assert.deepEqual([m.gpr(RSI), m.gpr(RDI), m.engine.rflags() & 0x8d5], [1n, 2n, FLAG.CF]);
 });
 
+test("REPE and REPNE CMPS and SCAS end at the element where they must, in all sizes and directions, over page ends", () => {
+  const m = new Machine().long();
+  const base = DATA + 4096;
+  const other = DATA + 5 * 4096;
+  let seed = 12345;
+  const random = (below: number): number => {
+    seed = (Math.imul(seed, 1103515245) + 12345) >>> 0;
+    return Math.floor((seed / 2 ** 32) * below);
+  };
+  for (let round = 0; round < 600; round++) {
+    const size = [1, 2, 4, 8][random(4)];
+    const scan = random(2) === 1;
+    const equalGoesOn = random(2) === 1;
+    const backwards = random(2) === 1;
+    const count = 1 + random(round % 3 === 0 ? 40 : 1200);
+    const step = backwards ? -size : size;
+    const first = random(64) + (backwards ? count * size : 0);
+    const second = random(64) + (backwards ? count * size : 0);
+    const stop = random(count * 2);
+    const value = 0x0807060504030201n & ((1n << BigInt(size * 8)) - 1n);
+    // Elements that go on are equal to the accumulator, or differ from it in one byte; the one that stops is the other way round.
+    const put = (at: number, equal: boolean): void => {
+      let element = value;
+      if (!equal) element ^= 1n << BigInt(random(size * 8));
+      for (let k = 0; k < size; k++) m.rig.bytes[at + k] = Number((element >> BigInt(8 * k)) & 0xffn);
+    };
+    for (let n = 0; n < count; n++) {
+      put(base + first + n * step, true);
+      put(other + second + n * step, n === stop ? !equalGoesOn : equalGoesOn);
+    }
+    const prefix = size === 2 ? [0x66] : [];
+    const opcode = [...(size === 8 ? [0x48] : []), (scan ? 0xae : 0xa6) + (size === 1 ? 0 : 1)];
+    m.flags(backwards ? FLAG.DF : 0)
+      .set({ [RSI]: base + first, [RDI]: other + second, [RAX]: value, [RCX]: count })
+      .run([...prefix, equalGoesOn ? 0xf3 : 0xf2, ...opcode], 20000);
+    const done = stop < count ? stop + 1 : count;
+    const title = `${equalGoesOn ? "REPE" : "REPNE"} ${scan ? "SCAS" : "CMPS"} of ${size}, ${count} from ${first} and ${second}, stop ${stop}`;
+    assert.equal(m.gpr(RCX), BigInt(count - done), title);
+    assert.equal(m.gpr(RDI), BigInt(other + second + done * step), title);
+    if (!scan) assert.equal(m.gpr(RSI), BigInt(base + first + done * step), title);
+    const last = other + second + (done - 1) * step;
+    let found = 0n;
+    for (let k = 0; k < size; k++) found |= BigInt(m.rig.bytes[last + k]) << BigInt(8 * k);
+    assert.equal((m.engine.rflags() & FLAG.ZF) !== 0, found === value, title);
+    assert.equal((m.engine.rflags() & FLAG.CF) !== 0, value < found, title);
+  }
+});
+
 test("a long repetition gives way and goes on", () => {
   const m = new Machine().long();
   const length = 2 << 20;
