@@ -54,8 +54,8 @@ function featureBits(model: CpuModel, leaf: number, subleaf: number, register: C
 
 /** Deterministic cache parameters: type (1 data, 2 instructions, 3 unified), level, ways, sets; lines of 64 bytes. */
 function cache(type: number, level: number, ways: number, sets: number, { cores, threads }: CpuTopology): Words {
-  // Bits 25:14 and 31:26 are ids to reserve, less one: the processors that share the cache (a core's), and the cores of a package.
-  const sharing = 2 ** idWidth(threads) - 1;
+  // Bits 25:14 and 31:26 are ids to reserve, less one: the processors that share the cache (a core's, or the package's), and the cores of a package.
+  const sharing = Math.min(2 ** (idWidth(threads) + (level === 3 ? idWidth(cores) : 0)), 4096) - 1;
   const package_ = Math.min(2 ** idWidth(cores), 64) - 1;
   return {
     eax: type + level * 0x20 + 0x100 + sharing * 0x4000 + package_ * 0x4000000,
@@ -107,6 +107,8 @@ function basicLeaves(model: CpuModel, topology: CpuidTopology): Leaf[] {
   put(4, cache(1, 1, 8, 64, groups), 0);
   put(4, cache(2, 1, 8, 64, groups), 1);
   put(4, cache(3, 2, 8, 512, groups), 2);
+  // 128 MiB. C libraries move less than three quarters of it with REP MOVSB, which is the fastest way here, and more with loops.
+  put(4, cache(3, 3, 16, 131072, groups), 3);
   put(6, { eax: bits(6, "eax") });
   put(7, { eax: 2, ebx: bits(7, "ebx"), ecx: bits(7, "ecx"), edx: bits(7, "edx") }, 0);
   put(7, { edx: bits(7, "edx", 2) }, 2);

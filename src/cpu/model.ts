@@ -37,7 +37,9 @@ const MAX = [...X86_64_V2, ...words("movbe xsave xsaveopt xsavec xgetbv1 clwb rd
 /** All that this processor can do: a flag beyond it is refused. */
 const IMPLEMENTED: ReadonlySet<string> = new Set(MAX);
 
-const FAMILY_6 = 0x000206a7;
+/** Family 6, model 2CH (Westmere), which has just x86-64-v2: C libraries take the functions for it that use REP MOVSB, and for later models
+ *  without AVX those that shift between vector registers. */
+const FAMILY_6 = 0x000206c2;
 const INTEL = "GenuineIntel";
 
 function model(
