@@ -58,7 +58,7 @@ import {
 } from "./layout.ts";
 import { WALK } from "./paging.ts";
 import type { RegionChecker } from "./translator/check.ts";
-import type { Translator, TranslatorHost } from "./translator/translator.ts";
+import type { MakeTranslator, Translator } from "./translator/translator.ts";
 
 /** What of a CPU model the engine needs: feature names (src/isa/features.ts) and the contents of the CPUID table (src/isa/cpuid-table.ts). */
 export interface EngineModel {
@@ -82,7 +82,9 @@ export interface EngineOptions {
   /** The vCPU's own memory (`newCpuMemory`), where other threads are to know it. */
   readonly memory?: WebAssembly.Memory;
   /** Makes the translator of hot code (src/cpu/translator); without one everything is interpreted. */
-  readonly translator?: ((host: TranslatorHost) => Translator) | undefined;
+  readonly translator?: MakeTranslator | undefined;
+  /** Takes a line for each region that is made, first entered or dropped. */
+  readonly regionTrace?: ((line: string) => void) | undefined;
   /** Checks what is translated, for which the module must have a journal. */
   readonly checker?: RegionChecker | undefined;
 }
@@ -217,14 +219,17 @@ export class TranslateEngine implements Engine {
       ram: options.ram,
       ramBytes: options.ramBytes,
     });
-    this.translator = options.translator?.({
-      module: options.module,
-      exports: instance.exports,
-      cpu: this.memory,
-      ram: options.ram,
-      blockAt: (host) => this.exports.blockAt(host),
-      regionsMade: (first, count) => checker?.guard(first, count),
-    });
+    this.translator = options.translator?.(
+      {
+        module: options.module,
+        exports: instance.exports,
+        cpu: this.memory,
+        ram: options.ram,
+        blockAt: (host) => this.exports.blockAt(host),
+        regionsMade: (first, count) => checker?.guard(first, count),
+      },
+      options.regionTrace,
+    );
   }
 
   run(budget: number): number {
@@ -408,6 +413,13 @@ export class TranslateEngine implements Engine {
       tlbFlushes: read(VAR.COUNT_TLB_FLUSHES),
       codeFlushes: read(VAR.COUNT_ARENA_FLUSHES),
       splitLocks: read(VAR.COUNT_SPLIT_LOCKS),
+      ...(this.translator === undefined
+        ? {}
+        : {
+            retiredInRegions: Number(this.view.getBigUint64(VAR.COUNT_IN_REGIONS, true)),
+            retiredInterpreted: this.retired() - Number(this.view.getBigUint64(VAR.COUNT_IN_REGIONS, true)),
+            regionMisses: read(VAR.COUNT_REGION_MISSES),
+          }),
       ...this.translator?.statistics,
       ...this.checker?.counts,
     };

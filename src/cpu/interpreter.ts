@@ -100,9 +100,14 @@ export function emitInterpreter(options: InterpreterOptions): FuncRef {
               };
               bodies[PSEUDO.ENTER_REGION] = () => {
                 const slot = cpu.ld32(record.sub(BLOCK.SIZE - BLOCK.REGION));
+                // The first block has been charged already.
+                const charged = c.let(cpu.ld32(0, VAR.BUDGET).add(cpu.ld32(record.sub(BLOCK.SIZE - BLOCK.COUNT))));
                 c.set(status, c.callIndirect(options.table, options.handlerType, slot, [record])[0]);
                 c.set(record, cpu.ld32(0, VAR.IP));
+                const done = charged.sub(cpu.ld32(0, VAR.BUDGET)).zx();
+                c.st64(cpu, 0, cpu.ld64(0, VAR.COUNT_IN_REGIONS).add(done), VAR.COUNT_IN_REGIONS);
                 c.brIf(byStatus, status.ne(STATUS.INTERPRET));
+                c.st32(cpu, 0, cpu.ld32(0, VAR.COUNT_REGION_MISSES).add(1), VAR.COUNT_REGION_MISSES);
                 c.brIf(dispatch, cpu.ld16u(record, RECORD.HANDLER).ne(PSEUDO.ENTER_REGION), "likely");
                 // The instruction whose handler has given way to the region.
                 const original = cpu.ld16u(record.sub(BLOCK.SIZE - BLOCK.ORIGINAL));

@@ -76,6 +76,9 @@ export const VAR = {
   COUNT_ARENA_FLUSHES: 0x3090,
   COUNT_FAULTS: 0x3094,
   COUNT_TLB_FLUSHES: 0x3098,
+  /** Instructions charged from where regions were entered to where they left (i64), and how often the interpreter was asked to do one instead. */
+  COUNT_IN_REGIONS: 0x3100,
+  COUNT_REGION_MISSES: 0x3108,
   COUNT_SPLIT_LOCKS: 0x3110,
 } as const;
 

@@ -67,6 +67,7 @@ function makeEngine(host: EngineHost, apicId: number, making: VcpuMaking): Engin
     host,
     translator,
     checker: making.checker?.(),
+    regionTrace: making.trace.regions,
     ...(cpuMemory === undefined ? {} : { memory: cpuMemory }),
   });
 }

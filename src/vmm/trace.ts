@@ -8,6 +8,7 @@ export const TRACE_KINDS = {
   mmio: "accesses to memory-mapped registers",
   msr: "MSRs that the core answers for",
   anomalies: "the first few of each kind of guest mistake",
+  regions: "regions of translated code: handed over, first entered, dropped",
   state: "where the vCPU is, twice a second, and all registers at the end",
   blocks: "where the vCPU is after each block of instructions (slow)",
 } as const;

@@ -3,10 +3,13 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { compileOnSameThread } from "../../src/cpu/translator/same-thread.ts";
+import { Translator } from "../../src/cpu/translator/translator.ts";
 import { FCW, GPR_COUNT, MXCSR, RIP, VECTOR_BASE, VECTOR_STRIDE, X87_BASE } from "../../src/isa/state.ts";
+import { INSTRUCTIONS } from "../../src/isa/table.ts";
 import { BASE, Source } from "./programs.ts";
 import { RandomBlocks } from "./random-blocks.ts";
-import { AT, Rig } from "./rig.ts";
+import { AT, onFault, Rig } from "./rig.ts";
 
 const PROGRAMS = Number(process.env.SKEP_TEST_PROGRAMS ?? 600);
 const DATA_BYTES = 0x1000;
@@ -187,4 +190,25 @@ test("what a region knows of MXCSR outlives the values of other instructions", (
     state.setFloat32(VECTOR_BASE, 1, true);
     state.setFloat32(VECTOR_BASE + 2 * VECTOR_STRIDE, 0, true);
   });
+});
+
+test("regions are told of as they come and go, and instructions counted by tier", () => {
+  const lines: string[] = [];
+  const rig = new Rig(undefined, {}, (host) => {
+    const compiler = compileOnSameThread({ instructions: INSTRUCTIONS, onFault });
+    return new Translator(host, { compiler, threshold: 2, trace: (line) => lines.push(line) });
+  }).longMode();
+  // L: add eax, ecx; dec ecx; jnz L; hlt
+  rig.write(AT.CODE, [0x01, 0xc8, 0xff, 0xc9, 0x75, 0xfa, 0xf4]);
+  for (let pass = 0; pass < 3; pass++) {
+    rig.engine.setGpr(1, 1000n);
+    rig.engine.set(RIP, AT.CODE);
+    rig.engine.run(100_000);
+  }
+  assert.match(lines[0], /^\d+ at 100000 \(host 100000\): 2 blocks, 4 instructions, 1 entries$/);
+  assert.match(lines.join("; "), /\d+ entered/);
+  const { retired, retiredInRegions, retiredInterpreted } = rig.engine.statistics();
+  assert.equal(retired, 9003);
+  assert.equal(retiredInRegions + retiredInterpreted, retired);
+  assert.ok(retiredInRegions > 5000 && retiredInRegions < 6020, `${retiredInRegions}`);
 });

@@ -4,12 +4,12 @@
 import { INSTRUCTIONS } from "../../isa/table.ts";
 import { RegionChecker } from "./check.ts";
 import { compileOnSameThread } from "./same-thread.ts";
-import { Translator, type TranslatorHost } from "./translator.ts";
+import { type MakeTranslator, Translator } from "./translator.ts";
 
 /** Makes the translators of one machine's vCPUs. */
-export function standardTranslator(): (host: TranslatorHost) => Translator {
+export function standardTranslator(): MakeTranslator {
   const compiler = compileOnSameThread({ instructions: INSTRUCTIONS });
-  return (host) => new Translator(host, { compiler });
+  return (host, trace) => new Translator(host, { compiler, trace });
 }
 
 /** Makes what holds one of `every` executions of regions against the interpreter, for engine modules with a journal. */

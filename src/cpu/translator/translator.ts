@@ -5,6 +5,7 @@ import { BLOCK, HOT_LIST, VAR } from "../layout.ts";
 import type { CodeConstants, CompileReply, CompileService, WantedRegion } from "./compile-service.ts";
 import { Installer } from "./installer.ts";
 import { BlockReader, discoverRegion } from "./region.ts";
+import { RegionLog } from "./region-log.ts";
 import { END_SECTION } from "./support.ts";
 
 export interface TranslatorOptions {
@@ -12,7 +13,12 @@ export interface TranslatorOptions {
   readonly compiler: (constants: CodeConstants) => CompileService;
   /** Executions that make a block hot. */
   readonly threshold?: number;
+  /** Takes a line for each region that is handed over, that is first entered, or that is dropped. */
+  readonly trace?: ((line: string) => void) | undefined;
 }
+
+/** `trace` as in the options. */
+export type MakeTranslator = (host: TranslatorHost, trace?: (line: string) => void) => Translator;
 
 /** The engine that a translator works for. */
 export interface TranslatorHost {
@@ -81,6 +87,7 @@ export class Translator {
   private readonly misfits = new Set<number>();
   private flushes: number;
   private requests = 0;
+  private readonly log: RegionLog | undefined;
 
   constructor(host: TranslatorHost, options: TranslatorOptions) {
     this.view = new DataView(host.cpu.buffer);
@@ -95,6 +102,7 @@ export class Translator {
       tlbMasks: Array.from({ length: 5 }, (_, log) => this.view.getBigInt64(VAR.TLB_MASK + log * 8, true)),
     });
     this.flushes = this.view.getUint32(VAR.COUNT_ARENA_FLUSHES, true);
+    this.log = options.trace === undefined ? undefined : new RegionLog(this.view, this.installer, options.trace);
     this.threshold = options.threshold ?? (this.service.background ? THRESHOLD.BACKGROUND : THRESHOLD.SAME_THREAD);
     this.view.setUint32(VAR.HOT_THRESHOLD, this.threshold, true);
   }
@@ -109,6 +117,7 @@ export class Translator {
   work(): void {
     const { view, service } = this;
     this.noticeFlush();
+    this.log?.look();
     let reply = service.take();
     const hot = this.pending.size < PENDING_MAX && view.getUint32(VAR.HOT_COUNT, true) !== 0;
     if (reply === undefined && !hot && this.found.length === 0) return;
@@ -130,6 +139,7 @@ export class Translator {
     if (flushes === this.flushes) return;
     this.flushes = flushes;
     this.installer.forgetBlocks();
+    this.log?.forgotten();
     this.pending.clear();
     this.pendingEntries.clear();
     this.misfits.clear();
@@ -150,6 +160,7 @@ export class Translator {
       const place = region.blocks[0].host;
       const entries = region.entries.map((block) => records[block]);
       this.pending.set(place, entries);
+      this.log?.found(place, linearPage + BigInt(reader.offset(record)));
       for (const entry of entries) this.pendingEntries.add(entry);
       this.found.push({ wanted: { region, again: this.misfits.delete(place) }, records });
     }
@@ -176,6 +187,7 @@ export class Translator {
     const { installer, counts } = this;
     switch (reply.kind) {
       case "drop":
+        this.log?.dropped(reply.module);
         installer.drop(reply.module);
         counts.regionModulesDropped++;
         return;
@@ -204,6 +216,7 @@ export class Translator {
     if (outcome === "done") {
       counts.regions++;
       counts.regionInstructions += region.instructions;
+      this.log?.installed(module, index);
     } else {
       counts.regionsStale++;
       if (outcome === "changed" || !shared) this.misfits.add(place);

@@ -16,5 +16,5 @@ export async function translatorFor(
   }
   const { Translator } = await import("../../cpu/translator/translator.ts");
   let next = 0;
-  return (host) => new Translator(host, { compiler: compileElsewhere(connections[next++]) });
+  return (host, trace) => new Translator(host, { compiler: compileElsewhere(connections[next++]), trace });
 }
