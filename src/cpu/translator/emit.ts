@@ -202,16 +202,13 @@ class RegionEmitter {
     const { code } = this;
     const { c, cpu } = code;
     const block = this.region.blocks[node];
-    c.scope(() => {
-      const budget = c.let(cpu.ld32(0, VAR.BUDGET));
-      c.if(
-        budget.leS(cpu.ld32(0, VAR.LIMIT)),
-        () => code.leave(STATUS.ENTER, this.place(node, block.record), undefined, block.page),
-        undefined,
-        "unlikely",
-      );
-      c.st32(cpu, 0, budget.sub(block.instructions), VAR.BUDGET);
-    });
+    c.if(
+      code.budget.leS(cpu.ld32(0, VAR.LIMIT)),
+      () => code.leave(STATUS.ENTER, this.place(node, block.record), undefined, block.page),
+      undefined,
+      "unlikely",
+    );
+    c.set(code.budget, code.budget.sub(block.instructions));
   }
 
   private emitInstruction(number: number, constants: RecordConstants): Outcome {

@@ -83,6 +83,8 @@ export class RegionCode {
   readonly cpu: Memory;
   readonly gprs: readonly Local[];
   readonly tlb: Local;
+  /** VAR.BUDGET while no handler runs. */
+  readonly budget: Local;
   readonly floats: FloatRegisters;
   /** The flags where code is being written. */
   flags: FlagState = DYNAMIC_FLAGS;
@@ -137,6 +139,7 @@ export class RegionCode {
     this.mapped = c.local("i32");
     this.goal = c.local("i64");
     this.tlb = c.local("i32");
+    this.budget = c.local("i32");
     this.invalidations = c.local("i32");
     this.flagKind = c.local("i32");
     this.flagA = c.local("i64");
@@ -326,11 +329,13 @@ export class RegionCode {
     if (withVectors) this.later("load vectors");
     this.later("controls");
     c.set(this.tlb, cpu.ld32(0, VAR.TLB_READ));
+    c.set(this.budget, cpu.ld32(0, VAR.BUDGET));
     c.set(this.flagKind, FLAG_KIND.MEMORY);
   }
 
   private saveRegisters(withVectors: boolean): void {
     const { c } = this;
+    c.st32(this.cpu, 0, this.budget, VAR.BUDGET);
     this.later("save");
     if (withVectors) this.later("save vectors");
     const spill = this.parts.support(SUPPORT.SPILL_FLAGS, SPILL_TYPE);
