@@ -18,6 +18,7 @@ export interface Regression {
 }
 
 const RAX = 0;
+const RCX = 1;
 const RDX = 2;
 const RSP = 4;
 const RDI = 7;
@@ -114,6 +115,14 @@ export const REGRESSIONS: readonly Regression[] = [
     mode: 32,
     code: "61",
     gpr: { [RSP]: BigInt(DATA_BASE + 0x2000) },
+  },
+  {
+    what: "a fault at the first element of a repetition with ECX",
+    row: "F3 AE ; string",
+    form: "none",
+    mode: 64,
+    code: "67 f3 ae",
+    gpr: { [RCX]: 0xf7cf9ff60000000cn, [RDI]: 0xa68c757d20002000n },
   },
 ];
 

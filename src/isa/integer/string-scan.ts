@@ -86,6 +86,7 @@ function scanHelper(bits: Bits): Helper {
     const host = hostOf(x, operand, 0);
     const value = c.let(op(`${LANES[bits]}.splat`, x.gpr(GPR.RAX, bits)));
     const passed = pass(x, bits, elements, backwards, onEqual, (at) => [chunk(x, host, at, backwards, bytes), value]);
+    noneIf(x, passed.eqz());
     moveIndex(x, GPR.RDI, size, mask, backwards, c.let(passed.zx().mul(bytes)));
     x.done(passed.zx());
   });
@@ -107,6 +108,7 @@ function compareHelper(bits: Bits): Helper {
       chunk(x, a, at, backwards, bytes),
       chunk(x, b, at, backwards, bytes),
     ]);
+    noneIf(x, passed.eqz());
     const moved = c.let(passed.zx().mul(bytes));
     moveIndex(x, GPR.RSI, size, mask, backwards, moved);
     moveIndex(x, GPR.RDI, size, mask, backwards, moved);

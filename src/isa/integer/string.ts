@@ -163,7 +163,9 @@ function repeatHelper(kind: Mover | Comparison, bits: Bits): Helper {
         const stopsOnEqual = c.let(repeat.ne(REPEAT.EQUAL));
         // Single-stepping traps after each round (SDM Vol. 3B 17.3.1.4).
         const wanted = select(x.get(RFLAGS).and(FLAG.TF), i64(0), repeatCount(x, round).sub(1));
-        countDown(x, round, kind.pass(at, wanted, stopsOnEqual));
+        const passed = c.let(kind.pass(at, wanted, stopsOnEqual));
+        // A fault at the first element leaves the whole of RCX, its upper half too where the count is ECX.
+        c.if(passed.ne(0n), () => countDown(x, round, passed));
         compared = kind.compare(at);
         countDown(x, round, i64(1));
         const equal = compared[0].eq(compared[1]);
