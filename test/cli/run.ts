@@ -13,7 +13,12 @@ export interface Run {
 
 export function runSkep(
   args: readonly string[],
-  options: { readonly input?: string; readonly keepInputOpen?: boolean; readonly cwd?: string } = {},
+  options: {
+    readonly input?: string;
+    readonly keepInputOpen?: boolean;
+    readonly cwd?: string;
+    readonly timeoutMs?: number;
+  } = {},
 ): Promise<Run> {
   return new Promise((resolve, reject) => {
     const child = spawn(skep, args, { stdio: ["pipe", "pipe", "pipe"], cwd: options.cwd });
@@ -28,7 +33,7 @@ export function runSkep(
     child.stdin.on("error", () => undefined);
     child.stdin.write(options.input ?? "");
     if (!options.keepInputOpen) child.stdin.end();
-    const deadline = setTimeout(() => child.kill("SIGKILL"), 60_000);
+    const deadline = setTimeout(() => child.kill("SIGKILL"), options.timeoutMs ?? 60_000);
     child.on("error", reject);
     child.on("close", (status) => {
       clearTimeout(deadline);

@@ -1,4 +1,4 @@
-// Debian's cloud kernel with several processors on one thread.
+// Debian's cloud kernel with several processors, on one thread or with a thread each.
 
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
@@ -22,11 +22,15 @@ dmesg
 
 for (const engine of ["interpret", "translate"]) {
   for (const [cpus, topology] of [
+    ["2 --threads one", ["0 0 0", "0 1 1"]],
     ["2", ["0 0 0", "0 1 1"]],
     ["4,sockets=2,threads=2", ["0 0 0-1", "0 0 0-1", "1 0 2-3", "1 0 2-3"]],
   ] as const) {
     test(`boots with --cpus ${cpus} (${engine})`, options, async () => {
-      const { stdout, stderr, status } = await runLinux({ script: REPORT, args: ["--cpus", cpus, "--engine", engine] });
+      const { stdout, stderr, status } = await runLinux({
+        script: REPORT,
+        args: ["--engine", engine, "--cpus", ...cpus.split(" ")],
+      });
       assert.equal(status, 1, `powers off\n${stderr}${stdout.slice(-2000)}`);
       const lines = stdout.split(/\r?\n/);
       assert.ok(lines.includes(String(topology.length)), stdout.slice(0, 2000));

@@ -13,6 +13,7 @@ import type { VcpuWorkerData } from "./vcpu-worker.ts";
 
 class MachineWorkers {
   private readonly data: MachineWorkerData;
+  private readonly vcpuWorker: URL;
   private readonly events: ThreadEvents;
   private readonly machine: Worker;
   private readonly compiler: CompilerThread | undefined;
@@ -22,8 +23,9 @@ class MachineWorkers {
   /** The machine's last message, which comes after what its vCPUs have to say. */
   private last: FromMachine | undefined;
 
-  constructor(data: MachineWorkerData, events: ThreadEvents) {
+  constructor(data: MachineWorkerData, events: ThreadEvents, vcpuWorker: URL) {
     this.data = data;
+    this.vcpuWorker = vcpuWorker;
     this.events = events;
     const { engine, compiler, threads, cpus } = machineConfig(data.machine);
     if (engine === "translate" && compiler === "thread") {
@@ -76,7 +78,7 @@ class MachineWorkers {
       machine: this.data.machine,
       ...(connections === undefined ? {} : { compiler: connections }),
     };
-    const worker = new Worker(new URL("./vcpu-worker.ts", import.meta.url), {
+    const worker = new Worker(this.vcpuWorker, {
       workerData,
       transferList: connections?.map(({ port }) => port) ?? [],
       // Also the name of the host's thread, by which it can be pinned.
@@ -106,9 +108,14 @@ class MachineWorkers {
   }
 }
 
-export function startMachineThread(data: Omit<MachineWorkerData, "mailbox">, events: ThreadEvents): MachineThread {
+/** `vcpuWorker`: what a thread of a vCPU runs. */
+export function startMachineThread(
+  data: Omit<MachineWorkerData, "mailbox">,
+  events: ThreadEvents,
+  vcpuWorker: URL = new URL("./vcpu-worker.ts", import.meta.url),
+): MachineThread {
   const mailbox = new MailboxSender();
-  const workers = new MachineWorkers({ ...data, mailbox: mailbox.memory }, events);
+  const workers = new MachineWorkers({ ...data, mailbox: mailbox.memory }, events, vcpuWorker);
   return {
     mailbox,
     async terminate() {

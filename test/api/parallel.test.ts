@@ -1,0 +1,98 @@
+// Machines whose vCPUs have a thread each: every way in which they end, and what can be done to them while they run.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { startMachineThread } from "../../src/host/node/machine-thread.ts";
+import { VirtualMachine } from "../../src/index.ts";
+import type { FromMachine } from "../../src/machine/protocol.ts";
+import { ECHO, HALT, multibootKernel, out, POWER_OFF, print, REBOOT, SPIN, TRIPLE_FAULT } from "./guest.ts";
+
+const limit = { timeout: 120_000 };
+
+function create(code: readonly number[], cpus = 3): Promise<VirtualMachine> {
+  return VirtualMachine.create({ kernel: multibootKernel(code), threads: "each", cpus, debugExit: true });
+}
+
+async function text(vm: VirtualMachine): Promise<string> {
+  let all = "";
+  const decoder = new TextDecoder();
+  for await (const chunk of vm.serial.readable) all += decoder.decode(chunk, { stream: true });
+  return all;
+}
+
+for (const [name, code, reason, status] of [
+  ["powers off", POWER_OFF, "power-off", 1],
+  ["reboots", REBOOT, "reboot", 0],
+  ["halts", HALT, "halt", 2],
+  ["faults three times", TRIPLE_FAULT, "triple-fault", 3],
+  ["writes to the debug exit port", out(0xf4, 21), "debug-exit", 43],
+] as const) {
+  test(`a guest that ${name}`, limit, async () => {
+    await using vm = await create([...print("here\n"), ...code]);
+    await vm.start();
+    const [output, exit] = await Promise.all([text(vm), vm.exited]);
+    assert.equal(output, "here\n");
+    assert.deepEqual(exit, { reason, status });
+    const { vcpus } = await vm.statistics();
+    assert.equal(vcpus.length, 3);
+    assert.ok(vcpus[0].instructions > 0);
+    assert.equal(vcpus[1].instructions, 0, "nobody started it");
+  });
+}
+
+test("input arrives whole and in order", limit, async () => {
+  await using vm = await create([...ECHO, ...POWER_OFF]);
+  await vm.start();
+  const sent = Array.from({ length: 5000 }, (_, n) => 0x61 + (n % 7));
+  const writer = vm.serial.writable.getWriter();
+  void writer.write(Uint8Array.from(sent)).then(() => writer.write(Uint8Array.of(0x71)));
+  assert.equal(await text(vm), `${String.fromCharCode(...sent)}q`);
+});
+
+test("a vCPU that spins can be paused, looked at, resumed, reset and stopped", limit, async () => {
+  await using vm = await create([...print("x"), ...SPIN]);
+  await vm.start();
+  for (let round = 0; round < 5; round++) {
+    await vm.pause();
+    const before = await vm.status();
+    assert.equal(before.state, "paused");
+    const after = await vm.status();
+    assert.deepEqual(after, before, "nothing moves while it is paused");
+    await vm.resume();
+    while ((await vm.status()).vcpus[0].instructions === after.vcpus[0].instructions);
+  }
+  await vm.pause();
+  await vm.setRegisters({ rbx: "1234" });
+  assert.equal((await vm.registers()).rbx, "0000000000001234");
+  assert.equal((await vm.registers(2)).rip, "000000000000fff0", "one that waits for its start-up IPI");
+  await vm.resume();
+  await vm.reset();
+  while ((await vm.registers()).rbx === "0000000000001234");
+  await vm.stop();
+  assert.deepEqual(await vm.exited, { reason: "stopped", status: 4 });
+});
+
+test("a request to a vCPU that cannot be met is refused", limit, async () => {
+  await using vm = await create(SPIN);
+  await vm.start();
+  await assert.rejects(vm.registers(3), /no vCPU 3/);
+  await assert.rejects(vm.setRegisters({ rax: "1" }), /paused/);
+  await vm.pause();
+  await assert.rejects(vm.setRegisters({ rax: "xyz" }), /no hexadecimal/);
+});
+
+test("a vCPU's thread that fails ends the machine, and the report names it", limit, async () => {
+  const { promise, resolve } = Promise.withResolvers<Error | undefined>();
+  const messages: FromMachine[] = [];
+  startMachineThread(
+    {
+      machine: { threads: "each", cpus: 2 },
+      kernel: { kernel: multibootKernel(SPIN), commandLine: "", modules: [] },
+      disks: [],
+    },
+    { message: (message) => messages.push(message), gone: resolve },
+    new URL("./failing-vcpu.ts", import.meta.url),
+  );
+  const error = await promise;
+  assert.match(error?.message ?? "", /^vCPU 0: out of luck$/);
+});
