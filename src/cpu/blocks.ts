@@ -95,9 +95,11 @@ export function emitInvalidation(m: ModuleBuilder, env: (c: Code) => Env, staleH
     const x = env(c);
     const [page] = c.params;
     const { cpu } = x;
-    c.st32(cpu, 0, cpu.ld32(0, VAR.COUNT_INVALIDATED).add(1), VAR.COUNT_INVALIDATED);
     const headAt = c.let(page.shrU(12).shl(2));
     const tagged = c.local("i32", cpu.ld32(headAt, PAGE_HEADS));
+    // What the code of others does in this page is none of this vCPU's business.
+    c.if(tagged.eqz(), () => c.ret());
+    c.st32(cpu, 0, cpu.ld32(0, VAR.COUNT_INVALIDATED).add(1), VAR.COUNT_INVALIDATED);
     c.st32(cpu, headAt, 0, PAGE_HEADS);
     c.loop((head) => {
       c.if(tagged, () => {

@@ -142,7 +142,7 @@ export class Rig {
         ...host,
       },
     });
-    this.tables();
+    if (shared === undefined) this.tables();
   }
 
   private tables(): void {
