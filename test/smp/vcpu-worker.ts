@@ -1,7 +1,7 @@
 // One vCPU of the litmus machine, on a thread of its own.
 
 import { parentPort } from "node:worker_threads";
-import { kick } from "../../src/cpu/kick.ts";
+import { kick, limitWord } from "../../src/cpu/kick.ts";
 import { EXIT } from "../../src/isa/exit.ts";
 import { GPR, IDTR_BASE, RFLAGS, RIP } from "../../src/isa/state.ts";
 import { EVENT, INJECT } from "../../src/vmm/engine.ts";
@@ -53,7 +53,7 @@ class LitmusVcpu {
 
   private kickOthers(): void {
     this.memories.forEach((memory, n) => {
-      if (n !== this.data.id) kick(memory);
+      if (n !== this.data.id) kick(limitWord(memory));
     });
   }
 
