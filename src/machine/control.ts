@@ -115,6 +115,7 @@ export function answerControl(pc: Pc, request: ControlRequest, state: MachineSta
       const view = pc.memory.writableView(gpa, bytes.length);
       if (view === undefined) throw noRam(gpa, bytes.length);
       view.set(bytes);
+      pc.memory.written(gpa, bytes.length);
       return { done: true };
     }
     case "ioapic":

@@ -119,5 +119,6 @@ export class Machine {
     const view = this.pc.memory.writableView(gpa, length);
     if (view === undefined) throw new SkepError("internal", `nothing can be loaded at 0x${gpa.toString(16)}`);
     fill(view);
+    this.pc.memory.written(gpa, length);
   }
 }

@@ -31,6 +31,8 @@ export interface GuestMemory {
   view(gpa: number, length: number): Uint8Array | undefined;
   /** Announces a write (translated code in those pages is dropped), and gives the view to write to; undefined as for `view`. */
   writableView(gpa: number, length: number): Uint8Array | undefined;
+  /** To be called when what `writableView` gave has been written: vCPUs on other threads may have decoded the bytes from before meanwhile. */
+  written(gpa: number, length: number): void;
   /** Little-endian accesses for descriptor rings. Reads of what is not RAM give all ones; writes there are dropped (and counted). */
   readU16(gpa: number): number;
   readU32(gpa: number): number;

@@ -95,8 +95,13 @@ export class GuestRam implements GuestMemory {
   writableView(gpa: number, length: number): Uint8Array | undefined {
     const host = this.host(gpa, length);
     if (host === OUTSIDE) return undefined;
-    this.written(host, length);
+    this.tell(host, length);
     return new Uint8Array(this.memory.buffer, host, length);
+  }
+
+  written(gpa: number, length: number): void {
+    const host = this.host(gpa, length);
+    if (host !== OUTSIDE) this.tell(host, length);
   }
 
   readU16(gpa: number): number {
@@ -118,28 +123,36 @@ export class GuestRam implements GuestMemory {
 
   writeU8(gpa: number, value: number): void {
     const host = this.hostToWrite(gpa, 1);
-    if (host !== OUTSIDE) this.data.setUint8(host, value);
+    if (host === OUTSIDE) return;
+    this.data.setUint8(host, value);
+    this.tell(host, 1);
   }
 
   writeU16(gpa: number, value: number): void {
     const host = this.hostToWrite(gpa, 2);
-    if (host !== OUTSIDE) this.data.setUint16(host, value, true);
+    if (host === OUTSIDE) return;
+    this.data.setUint16(host, value, true);
+    this.tell(host, 2);
   }
 
   writeU32(gpa: number, value: number): void {
     const host = this.hostToWrite(gpa, 4);
-    if (host !== OUTSIDE) this.data.setUint32(host, value, true);
+    if (host === OUTSIDE) return;
+    this.data.setUint32(host, value, true);
+    this.tell(host, 4);
   }
 
   writeU64(gpa: number, value: bigint): void {
     const host = this.hostToWrite(gpa, 8);
-    if (host !== OUTSIDE) this.data.setBigUint64(host, value, true);
+    if (host === OUTSIDE) return;
+    this.data.setBigUint64(host, value, true);
+    this.tell(host, 8);
   }
 
   /** Fills all RAM with zeros, as after power-on. */
   clear(): void {
-    this.written(0, this.bytes);
     new Uint8Array(this.memory.buffer, 0, this.bytes).fill(0);
+    this.tell(0, this.bytes);
   }
 
   /** Offset of a range in the memory, or OUTSIDE where any byte of it is no RAM. Addresses may be anything that a guest can make up. */
@@ -153,7 +166,6 @@ export class GuestRam implements GuestMemory {
   private hostToWrite(gpa: number, length: number): number {
     const host = this.host(gpa, length);
     if (host === OUTSIDE) this.log.anomaly("memory", "DMA write to what is no RAM");
-    else this.written(host, length);
     return host;
   }
 
@@ -162,7 +174,7 @@ export class GuestRam implements GuestMemory {
     return value;
   }
 
-  private written(host: number, length: number): void {
+  private tell(host: number, length: number): void {
     for (const engine of this.engines) engine.memoryWritten(host, length);
   }
 }

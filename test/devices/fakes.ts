@@ -36,6 +36,8 @@ export class FakeMemory implements GuestMemory {
     return this.view(gpa, length);
   }
 
+  written(): void {}
+
   readU16(gpa: number): number {
     return this.read(gpa, 2);
   }

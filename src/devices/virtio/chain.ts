@@ -51,6 +51,13 @@ export class Chain {
     });
   }
 
+  /** So many of the writable bytes have been written. */
+  announce(written: number): void {
+    visit(this.writable, 0, Math.min(written, this.writableLength), (address, count) =>
+      this.memory.written(address, count),
+    );
+  }
+
   /** A copy of readable bytes; shorter where there are fewer. */
   readBytes(offset: number, length: number): Uint8Array {
     const out = new Uint8Array(Math.max(0, Math.min(length, this.readableLength - offset)));

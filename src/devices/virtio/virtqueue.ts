@@ -159,6 +159,7 @@ export class Virtqueue implements Stateful {
 
   /** Gives a chain back, with `written` bytes in its device-writable part. */
   push(chain: Chain, written: number): void {
+    chain.announce(written);
     const entry = this.used + USED.ring + (this.nextUsed & (this.size - 1)) * USED.entryBytes;
     this.memory.writeU32(entry, chain.head);
     this.memory.writeU32(entry + 4, written);

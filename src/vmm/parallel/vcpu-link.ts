@@ -42,12 +42,12 @@ export class VcpuLink {
   /** Posts what the bits say; the vCPU takes it before it executes more. What the bits announce has been written before. */
   post(requests: number): void {
     const before = Atomics.or(this.words, this.at + VCPU.REQUESTS, requests);
+    const { state } = this;
+    // Also where somebody else has set the bits before, whose kick may still be on its way: what the guest does next must not be seen before this.
+    if (state === RUN_STATE.RUNNING) this.kick();
     // Whoever set the same bits before has woken it for them.
     if ((before & requests) === requests) return;
-    switch (this.state) {
-      case RUN_STATE.RUNNING:
-        this.kick();
-        break;
+    switch (state) {
       case RUN_STATE.ASLEEP:
       case RUN_STATE.DEAF:
         Atomics.notify(this.words, this.at + VCPU.REQUESTS);
