@@ -43,10 +43,11 @@ export class VcpuLink {
   post(requests: number): void {
     const before = Atomics.or(this.words, this.at + VCPU.REQUESTS, requests);
     const { state } = this;
-    // Also where somebody else has set the bits before, whose kick may still be on its way: what the guest does next must not be seen before this.
-    if (state === RUN_STATE.RUNNING) this.kick();
-    // Whoever set the same bits before has woken it for them.
-    if ((before & requests) === requests) return;
+    // Whoever set the same bits before wakes it for them. That kick may still be on its way, though, and what the guest does next must not be seen
+    // before that its code was changed.
+    const known = (before & requests) === requests;
+    if (state === RUN_STATE.RUNNING && (!known || (requests & REQUEST.CODE) !== 0)) this.kick();
+    if (known) return;
     switch (state) {
       case RUN_STATE.ASLEEP:
       case RUN_STATE.DEAF:
