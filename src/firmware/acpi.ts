@@ -10,6 +10,7 @@ import { buildMcfg } from "./mcfg.ts";
 import type { GuestWrite } from "./record.ts";
 import { buildRsdt, buildXsdt } from "./rsdp.ts";
 import { buildSpcr } from "./spcr.ts";
+import { buildSrat } from "./srat.ts";
 
 const TABLE_ALIGNMENT = 64;
 
@@ -40,7 +41,10 @@ export function buildAcpiTables(config: FirmwareConfig, tableBase: number, facsB
     buildHpetTable(resolved),
     buildMcfg(resolved),
     buildSpcr(resolved),
-  ].map(place);
+    buildSrat(resolved),
+  ]
+    .filter((table) => table !== undefined)
+    .map(place);
   const rsdt = place(buildRsdt(listed));
   const xsdt = place(buildXsdt(listed));
   return { writes, rsdt, xsdt, length: next - tableBase };

@@ -22,6 +22,8 @@ export interface FirmwareConfig {
   readonly memoryBytes: number;
   /** APIC ids, the bootstrap processor first. Ids from 255 up are only reachable in x2APIC mode. */
   readonly cpus: readonly number[];
+  /** The proximity domain of each processor, in the order of `cpus`; all in one where it is absent. */
+  readonly domains?: readonly number[];
   readonly localApicBase?: number;
   readonly ioapic: { readonly id: number; readonly base: number; readonly gsiBase: number };
   readonly hpetBase: number;
@@ -54,6 +56,7 @@ export type ResolvedConfig = Required<FirmwareConfig>;
 
 export function resolveConfig(config: FirmwareConfig): ResolvedConfig {
   return {
+    domains: config.cpus.map(() => 0),
     localApicBase: 0xfee00000,
     // Revision 1, three comparators, 64-bit counter, legacy replacement, vendor 8086h (IA-PC HPET 1.0a, 2.3.4).
     hpetId: 0x8086a201,

@@ -241,9 +241,12 @@ export class Pc {
   /** What the firmware tables are to say of this machine. */
   firmwareConfig(): FirmwareConfig {
     const { port, irq } = SERIAL_PORTS[0];
+    const { apicIds } = this.processors;
+    const { cores, threads } = this.config.topology;
     return {
       memoryBytes: this.config.memoryBytes,
-      cpus: this.processors.apicIds,
+      cpus: apicIds,
+      domains: apicIds.map((_, n) => Math.floor(n / (cores * threads))),
       ioapic: { id: IOAPIC.id, base: IOAPIC.base, gsiBase: IOAPIC.gsiBase },
       hpetBase: HPET_BASE,
       hpetId: this.hpet.readMmio(0, 4),

@@ -21,6 +21,11 @@ const CONFIGS: { [name: string]: FirmwareConfig } = {
     vga: true,
     pmTimerBits: 24,
   }),
+  "two sockets": firmwareConfig({ memoryBytes: 5 * GIB, cpus: apicIds(8), domains: [0, 0, 0, 0, 1, 1, 1, 1] }),
+  "three sockets, 300 processors": firmwareConfig({
+    cpus: apicIds(300),
+    domains: apicIds(300).map((n) => Math.floor(n / 100)),
+  }),
 };
 
 /** Follows RSDP and XSDT as an operating system does. */
@@ -57,7 +62,10 @@ for (const [name, config] of Object.entries(CONFIGS)) {
     const tables = walk(buildFirmware(config));
     assert.deepEqual(
       [...tables.keys()].sort(),
-      ["APIC", "DSDT", "FACP", "FACS", "HPET", "MCFG", "RSDT", "SPCR", "XSDT"].sort(),
+      [
+        ...["APIC", "DSDT", "FACP", "FACS", "HPET", "MCFG", "RSDT", "SPCR", "XSDT"],
+        ...(config.domains === undefined ? [] : ["SRAT"]),
+      ].sort(),
     );
     for (const [signature, bytes] of tables) {
       assert.equal(text(bytes.subarray(0, 4)), signature);
@@ -110,6 +118,39 @@ test("MADT gives x2APIC entries from id 255 up, and LINT1 as NMI for both kinds"
   assert.deepEqual([...seen[2][1]], [2, 10, 0, 9, 9, 0, 0, 0, 0x0d, 0]);
   assert.deepEqual([...seen[4][0]], [4, 6, 0xff, 0, 0, 1]);
   assert.deepEqual([...seen[10][0]], [10, 12, 0, 0, 0xff, 0xff, 0xff, 0xff, 1, 0, 0, 0]);
+});
+
+test("SRAT divides processors and memory among sockets, on both sides of the PCI hole", () => {
+  const cpus = [0, 1, 2, 3, 0x100, 0x101];
+  const config = firmwareConfig({ memoryBytes: 7 * GIB, cpus, domains: [0, 0, 1, 1, 2, 2] });
+  const srat = walk(buildFirmware(config)).get("SRAT") as Uint8Array;
+  const view = new DataView(srat.buffer, srat.byteOffset, srat.length);
+  const processors: number[][] = [];
+  const memory: number[][] = [];
+  for (let at = 48; at < srat.length; at += srat[at + 1]) {
+    if (srat[at] === 0) processors.push([srat[at + 3], srat[at + 2], view.getUint32(at + 4, true)]);
+    else if (srat[at] === 2)
+      processors.push([view.getUint32(at + 8, true), view.getUint32(at + 4, true), view.getUint32(at + 12, true)]);
+    else
+      memory.push([
+        view.getUint32(at + 2, true),
+        Number(view.getBigUint64(at + 8, true)),
+        Number(view.getBigUint64(at + 16, true)),
+        view.getUint32(at + 28, true),
+      ]);
+  }
+  assert.deepEqual(
+    processors,
+    cpus.map((id, n) => [id, n >> 1, 1]),
+  );
+  const part = Math.round((7 * GIB) / 3 / (16 << 20)) * (16 << 20);
+  const second = Math.round((14 * GIB) / 3 / (16 << 20)) * (16 << 20);
+  assert.deepEqual(memory, [
+    [0, 0, part, 1],
+    [1, part, 3 * GIB - part, 1],
+    [1, 4 * GIB, second - 3 * GIB, 1],
+    [2, 4 * GIB + second - 3 * GIB, 7 * GIB - second, 1],
+  ]);
 });
 
 const haveIasl = await hasTool("iasl");

@@ -12,37 +12,39 @@ import { initramfs, runLinux, TROUBLE } from "./linux.ts";
 const missing = ["apt-get", "gcc"].find((tool) => spawnSync(tool, ["--version"]).status !== 0);
 const options = missing === undefined ? { timeout: 900_000 } : { skip: `needs ${missing}` };
 
+function troubleIn(text: string): string[] {
+  return text.split(/\r?\n/).filter((line) => TROUBLE.test(line));
+}
+
 /** Prints what the tests read: processors, how they are grouped, clock source, the kernel's log. */
 const REPORT = `
 grep -c ^processor /proc/cpuinfo
 for f in /sys/devices/system/cpu/cpu[0-9]*/topology; do echo "topology $(cat $f/physical_package_id) $(cat $f/core_id) $(cat $f/thread_siblings_list)"; done
+echo "nodes $(cat /sys/devices/system/node/online) $(cat /sys/devices/system/node/node*/cpulist | tr '\\n' ' ')"
 echo "clock $(cat /sys/devices/system/clocksource/clocksource0/current_clocksource)"
 dmesg
 `;
 
-for (const engine of ["interpret", "translate"]) {
-  for (const [cpus, topology] of [
-    ["2 --threads one", ["0 0 0", "0 1 1"]],
-    ["2", ["0 0 0", "0 1 1"]],
-    ["4,sockets=2,threads=2", ["0 0 0-1", "0 0 0-1", "1 0 2-3", "1 0 2-3"]],
-  ] as const) {
-    test(`boots with --cpus ${cpus} (${engine})`, options, async () => {
-      const { stdout, stderr, status } = await runLinux({
-        script: REPORT,
-        args: ["--engine", engine, "--cpus", ...cpus.split(" ")],
-      });
-      assert.equal(status, 1, `powers off\n${stderr}${stdout.slice(-2000)}`);
-      const lines = stdout.split(/\r?\n/);
-      assert.ok(lines.includes(String(topology.length)), stdout.slice(0, 2000));
-      const told = lines.filter((line) => line.startsWith("topology ")).map((line) => line.slice(9));
-      assert.deepEqual(told, topology);
-      assert.ok(lines.includes("clock tsc"), "TSC is the clock source");
-      assert.deepEqual(
-        lines.filter((line) => TROUBLE.test(line)),
-        [],
-      );
+for (const [engine, cpus, topology, nodes] of [
+  ["interpret", "2 --threads one", ["0 0 0", "0 1 1"], "nodes 0 0-1 "],
+  ["translate", "2", ["0 0 0", "0 1 1"], "nodes 0 0-1 "],
+  ["interpret", "4,sockets=2,threads=2", ["0 0 0-1", "0 0 0-1", "1 0 2-3", "1 0 2-3"], "nodes 0-1 0-1 2-3 "],
+  ["translate", "4,sockets=2,threads=2", ["0 0 0-1", "0 0 0-1", "1 0 2-3", "1 0 2-3"], "nodes 0-1 0-1 2-3 "],
+] as const) {
+  test(`boots with --cpus ${cpus} (${engine})`, options, async () => {
+    const { stdout, stderr, status } = await runLinux({
+      script: REPORT,
+      args: ["--engine", engine, "--cpus", ...cpus.split(" ")],
     });
-  }
+    assert.equal(status, 1, `powers off\n${stderr}${stdout.slice(-2000)}`);
+    const lines = stdout.split(/\r?\n/);
+    assert.ok(lines.includes(String(topology.length)), stdout.slice(0, 2000));
+    const told = lines.filter((line) => line.startsWith("topology ")).map((line) => line.slice(9));
+    assert.deepEqual(told, topology);
+    assert.ok(lines.includes(nodes), stdout.slice(0, 2000));
+    assert.ok(lines.includes("clock tsc"), "TSC is the clock source");
+    assert.deepEqual(troubleIn(stdout), []);
+  });
 }
 
 for (const cpus of ["1", "2", "4"]) {
@@ -74,10 +76,6 @@ test("another seed gives other random numbers and the same calendar", options, a
   assert.equal(two[1], "2026-01-01");
   assert.notEqual(one[0], two[0]);
 });
-
-function troubleIn(text: string): string[] {
-  return text.split(/\r?\n/).filter((line) => TROUBLE.test(line));
-}
 
 test("processors go offline and come back, NMIs reach all of them, and the machine reboots", options, async () => {
   const script = `

@@ -44,6 +44,7 @@ export class CoreMachine {
           trace: {},
           acknowledgePic: () => this.pic.acknowledge(),
           random32: () => 4,
+          sharesThread: cpus > 1,
           code: { protectPage: () => {}, codeWritten: () => {} },
           createEngine: (host) => {
             const engine = new FakeEngine(host);
