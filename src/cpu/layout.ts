@@ -185,13 +185,13 @@ export const HANDLER_COUNTS = ARENA + ARENA_SIZE;
 /** Where blocks went on that end in no relative jump: last record, low 32 bits of RIP (i32 each), by a hash of both. */
 export const GOALS = HANDLER_COUNTS + 0x10000;
 export const GOALS_ENTRIES = 8192;
-/** What regions know of a vCPU's own blocks, by table slot, at the same address in all vCPUs: an i32 each, first whether the region was entered,
+/** What regions know of a vCPU's own blocks, by table slot, at the same address in all vCPUs: an i32 each, first how often the region was entered,
  *  then the first record of each of its blocks. */
 export const DESCRIPTORS = GOALS + GOALS_ENTRIES * 8;
-export const DESCRIPTOR_SIZE = 512;
+export const DESCRIPTOR_SIZE = 1024;
 /** Regions that a vCPU may have at a time. */
 export const REGIONS_MAX = 32768;
-export const DESCRIPTOR = { USED: 0, BLOCKS: 4 } as const;
+export const DESCRIPTOR = { ENTERED: 0, BLOCKS: 4 } as const;
 export const CPU_MEMORY_SIZE = DESCRIPTORS + REGIONS_MAX * DESCRIPTOR_SIZE;
 
 /** What stores to guest RAM have overwritten, in engine modules that note it (src/cpu/translator/check.ts): address, bytes (i32 each), what was there,

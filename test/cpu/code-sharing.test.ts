@@ -81,9 +81,13 @@ class Elsewhere {
 function connected(
   compiler: (constants: CodeConstants) => CompileService,
   threshold: number,
-  ram?: WebAssembly.Memory,
+  largeAfter = 100_000,
 ): Rig {
-  return new Rig(everything(), {}, (host) => new Translator(host, { compiler, threshold }), ram).longMode();
+  return new Rig(
+    everything(),
+    {},
+    (host) => new Translator(host, { compiler, threshold, askAfter: 0, largeAfter }),
+  ).longMode();
 }
 
 function pair(compiler: (constants: CodeConstants) => CompileService): [Rig, Rig] {
@@ -202,6 +206,26 @@ test("what is used stays when something has to go", () => {
   assert.equal(rounds(rig, at(0), 40), 40);
   assert.equal(count(rig, "regions"), before);
   assert.ok(before <= 101);
+});
+
+test("regions between which the guest goes to and fro are made one", () => {
+  const rig = connected(compileOnSameThread({ instructions: INSTRUCTIONS, onFault }), 2, 1000);
+  // f: add eax, 1, too often for a region that has it beside what is its own; ret
+  const f = AT.CODE + 0x100;
+  rig.write(f, [...Array.from({ length: 100 }, () => [0x83, 0xc0, 1]).flat(), 0xc3]);
+  rig.write(AT.CODE + 0x80, [0xe8, 0x7b, 0, 0, 0, 0xff, 0xc9, 0x75, 0xf7, HLT]);
+  assert.equal(rounds(rig, AT.CODE + 0x80, 4, 1), 400);
+  // L: call f; dec ecx; jnz L; hlt
+  rig.write(AT.CODE, [0xe8, 0xfb, 0, 0, 0, 0xff, 0xc9, 0x75, 0xf7, HLT]);
+  assert.equal(rounds(rig, AT.CODE, 20), 2000);
+  const apart = Number(rig.engine.statistics().regionInstructions);
+  for (let pass = 0; pass < 40; pass++) assert.equal(rounds(rig, AT.CODE, 200, 1000), 20_000);
+  const together = Number(rig.engine.statistics().regionInstructions) - apart;
+  assert.ok(together > 102, `${together} instructions more`);
+  const { regions, regionInstructions } = rig.engine.statistics();
+  assert.equal(rounds(rig, AT.CODE, 3000, 2000), 300_000);
+  const after = rig.engine.statistics();
+  assert.deepEqual([after.regions, after.regionInstructions], [regions, regionInstructions]);
 });
 
 test("a guest that writes and runs new functions without end keeps within bounds", () => {

@@ -122,6 +122,7 @@ export class Rig {
                     new Translator(engine, {
                       compiler: compileOnSameThread({ instructions: INSTRUCTIONS, onFault }),
                       threshold,
+                      largeAfter: 30,
                     }),
           }),
       host: {

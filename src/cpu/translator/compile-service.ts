@@ -15,7 +15,7 @@ export interface CodeConstants {
 
 export interface WantedRegion {
   readonly region: Region;
-  /** The one that the compiler had for this place did not fit: it is to make another. */
+  /** The one that there was for this place did not fit, or was too small: the compiler is to make another. */
   readonly again: boolean;
 }
 
@@ -32,6 +32,8 @@ export interface RegionInfo {
   readonly code: Uint8Array<ArrayBuffer>;
   readonly entries: readonly number[];
   readonly instructions: number;
+  /** RIP of the first block's page where it was found. */
+  readonly linearPage: bigint;
 }
 
 export type CompileReply =

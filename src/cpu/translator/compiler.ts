@@ -69,13 +69,13 @@ function handlersOf(module: WebAssembly.Module, instructions: readonly Instructi
   return handlers;
 }
 
-function infoOf({ blocks, code, entries, instructions }: Region): RegionInfo {
+function infoOf({ blocks, code, entries, instructions, pages }: Region): RegionInfo {
   const ofBlock = ({ host, length, instructions: count }: Region["blocks"][number]) => ({
     host,
     length,
     instructions: count,
   });
-  return { blocks: blocks.map(ofBlock), code, entries, instructions };
+  return { blocks: blocks.map(ofBlock), code, entries, instructions, linearPage: pages[0] };
 }
 
 /** Whether a region that there is does for one that is wanted: it begins with the same code, and is not much smaller. */

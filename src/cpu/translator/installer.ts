@@ -14,8 +14,9 @@ const TABLE_STEP = 4096;
 interface Installed {
   readonly regions: readonly RegionInfo[];
   readonly bytes: number;
-  /** Which of its regions this vCPU has blocks for. */
+  /** Which of its regions this vCPU has blocks for, and how often they were entered. */
   readonly live: boolean[];
+  readonly entered: number[];
 }
 
 type Install = CompileReply & { readonly kind: "install" };
@@ -55,15 +56,15 @@ export class Installer {
     if (missing > 0) this.table.grow(Math.max(TABLE_STEP, missing));
     new WebAssembly.Instance(made.code, { [IMPORT]: this.imports });
     this.host.regionsMade?.(this.firstSlot + module * MODULE_REGIONS, made.regions.length);
-    this.modules.set(module, { regions: made.regions, bytes: made.bytes, live: [] });
+    this.modules.set(module, { regions: made.regions, bytes: made.bytes, live: [], entered: [] });
   }
 
   region(module: number, index: number): RegionInfo | undefined {
     return this.modules.get(module)?.regions[index];
   }
 
-  /** Hands the code of a region over to it. `decode`: blocks that are not here are decoded. */
-  install(module: number, index: number, decode: boolean): "done" | "changed" | "absent" {
+  /** Hands the code of a region over to it. `decode`: blocks that are not here are decoded; `replace`: entries of other regions become its own. */
+  install(module: number, index: number, decode: boolean, replace: boolean): "done" | "changed" | "absent" {
     const { view } = this.reader;
     const installed = this.modules.get(module);
     if (installed === undefined) return "absent";
@@ -73,12 +74,12 @@ export class Installer {
     if (records === undefined) return "absent";
     const number = module * MODULE_REGIONS + index;
     const descriptor = DESCRIPTORS + number * DESCRIPTOR_SIZE;
-    view.setUint32(descriptor + DESCRIPTOR.USED, 1, true);
+    view.setUint32(descriptor + DESCRIPTOR.ENTERED, 1, true);
     records.forEach((record, block) => {
       view.setUint32(descriptor + DESCRIPTOR.BLOCKS + block * 4, record, true);
     });
     region.entries.forEach((block, entry) => {
-      this.patch(records[block], entry, this.firstSlot + number);
+      this.patch(records[block], entry, this.firstSlot + number, replace);
     });
     installed.live[index] = true;
     return "done";
@@ -118,12 +119,13 @@ export class Installer {
     return records;
   }
 
-  /** Lets a block lead into a region, unless it leads into another. */
-  private patch(record: number, entry: number, slot: number): void {
+  /** Lets a block lead into a region, unless it leads into another and that is not to be replaced. */
+  private patch(record: number, entry: number, slot: number, replace: boolean): void {
     const { view } = this.reader;
-    if (this.reader.isPatched(record)) return;
+    const isPatched = this.reader.isPatched(record);
+    if (isPatched && !replace) return;
     const header = record - BLOCK.SIZE;
-    view.setUint16(header + BLOCK.ORIGINAL, view.getUint16(record + RECORD.HANDLER, true), true);
+    if (!isPatched) view.setUint16(header + BLOCK.ORIGINAL, view.getUint16(record + RECORD.HANDLER, true), true);
     view.setUint16(header + BLOCK.ENTRY, entry, true);
     view.setUint32(header + BLOCK.REGION, slot, true);
     view.setUint16(record + RECORD.HANDLER, PSEUDO.ENTER_REGION, true);
@@ -159,20 +161,26 @@ export class Installer {
     for (const { live } of this.modules.values()) live.length = 0;
   }
 
-  /** Modules of which regions have been entered since this was last asked. */
-  takeUsed(): number[] {
+  /** Counts entries since this was last asked: tells of each module that was used, and of each region how often it was entered before and is now. */
+  countEntries(
+    used: (module: number) => void,
+    entered: (region: RegionInfo, before: number, now: number) => void,
+  ): void {
     const { view } = this.reader;
-    const used: number[] = [];
-    for (const [module, { regions }] of this.modules) {
-      let entered = false;
+    for (const [module, installed] of this.modules) {
+      const { regions, live } = installed;
+      let some = false;
       for (let index = 0; index < regions.length; index++) {
-        const at = DESCRIPTORS + (module * MODULE_REGIONS + index) * DESCRIPTOR_SIZE + DESCRIPTOR.USED;
-        if (view.getUint32(at, true) === 0) continue;
+        const at = DESCRIPTORS + (module * MODULE_REGIONS + index) * DESCRIPTOR_SIZE + DESCRIPTOR.ENTERED;
+        const count = view.getUint32(at, true);
+        if (count === 0) continue;
         view.setUint32(at, 0, true);
-        entered = true;
+        some = true;
+        const before = installed.entered[index] ?? 0;
+        installed.entered[index] = before + count;
+        if (live[index]) entered(regions[index], before, before + count);
       }
-      if (entered) used.push(module);
+      if (some) used(module);
     }
-    return used;
   }
 }

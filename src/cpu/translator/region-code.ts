@@ -161,7 +161,8 @@ export class RegionCode {
           this.saveAll = saveAll;
           c.block((interpret) => {
             this.interpret = interpret;
-            c.st32(cpu, 0, 1, this.descriptor + DESCRIPTOR.USED);
+            const entered = this.descriptor + DESCRIPTOR.ENTERED;
+            c.st32(cpu, 0, cpu.ld32(0, entered).add(1), entered);
             const entry = c.local("i32", cpu.ld16u(c.params[0].sub(BLOCK.SIZE - BLOCK.ENTRY)));
             this.loadRegisters(true);
             this.later("load floats", () =>

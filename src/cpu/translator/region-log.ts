@@ -20,7 +20,7 @@ export class RegionLog {
   }
 
   private used(number: number): number {
-    return DESCRIPTORS + number * DESCRIPTOR_SIZE + DESCRIPTOR.USED;
+    return DESCRIPTORS + number * DESCRIPTOR_SIZE + DESCRIPTOR.ENTERED;
   }
 
   /** `rip`: where the block at a host address was hot. */

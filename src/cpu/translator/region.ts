@@ -16,16 +16,28 @@ import {
 import { ControlFlow } from "./control-flow.ts";
 import { END } from "./support.ts";
 
-/** Limits of a region. Pages are bits of a mask. */
-export const MAX_BLOCKS = 100;
-const MAX_INSTRUCTIONS = 500;
-const MAX_PAGES = 16;
-/** Instructions of a region that other regions have too, small functions and inner loops that are worth having twice: as many as are its own, and these.
- *  With 80 for all regions a boot translated each instruction six times. */
-const REPEATED = 16;
-const REPEATED_MAX = 80;
+/** Limits of a region. Pages are bits of a mask, blocks are words of a descriptor. */
+export interface RegionLimits {
+  readonly blocks: number;
+  readonly instructions: number;
+  readonly pages: number;
+  /** Instructions of a region that other regions have too, small functions and inner loops that are worth having twice: as many as are its own and
+   *  `repeated` more, but at most `repeatedMost`. With 80 for all regions a boot translated each instruction six times. */
+  readonly repeated: number;
+  readonly repeatedMost: number;
+}
+
+export const LIMITS: RegionLimits = { blocks: 100, instructions: 500, pages: 16, repeated: 16, repeatedMost: 80 };
+/** Of regions between which the guest goes to and fro. */
+export const LARGE_LIMITS: RegionLimits = {
+  blocks: 240,
+  instructions: 1000,
+  pages: 24,
+  repeated: 1000,
+  repeatedMost: 1000,
+};
 /** Blocks that an indirect jump or a return is compared with. */
-const MAX_TARGETS = 24;
+const MAX_TARGETS = 48;
 
 /** VAR.CODE_MODE of 64-bit code, the only code that is translated. */
 const MODE_64 = 2;
@@ -187,6 +199,7 @@ interface End {
 class Discovery {
   private readonly reader: BlockReader;
   private readonly threshold: number;
+  private readonly limits: RegionLimits;
   private readonly numbers = new Map<number, number>();
   private readonly blocks: Found[] = [];
   private readonly pages: bigint[] = [];
@@ -198,9 +211,10 @@ class Discovery {
   private repeated = 0;
 
   /** `threshold`: the heat of hot blocks; those that are much colder stay out. */
-  constructor(reader: BlockReader, threshold: number) {
+  constructor(reader: BlockReader, threshold: number, limits: RegionLimits) {
     this.reader = reader;
     this.threshold = threshold;
+    this.limits = limits;
   }
 
   private add(record: number, linearPage: bigint): number {
@@ -208,22 +222,23 @@ class Discovery {
     const known = this.numbers.get(record);
     // The same code at two places is two regions' business.
     if (known !== undefined) return this.pages[this.blocks[known].page] === linearPage ? known : -1;
-    if (record === 0 || this.blocks.length >= MAX_BLOCKS || !reader.isUsable(record)) return -1;
+    if (record === 0 || this.blocks.length >= this.limits.blocks || !reader.isUsable(record)) return -1;
     const header = record - BLOCK.SIZE;
     const count = reader.u32(header + BLOCK.COUNT);
     if (this.blocks.length > 0) {
-      if (this.instructions + count > MAX_INSTRUCTIONS) return -1;
+      if (this.instructions + count > this.limits.instructions) return -1;
       if (!this.isWarm(record)) return -1;
       if (reader.covered.has(record)) {
         const own = this.instructions - this.repeated;
-        if (this.repeated + count > Math.min(REPEATED_MAX, REPEATED + own)) return -1;
+        const { repeated, repeatedMost } = this.limits;
+        if (this.repeated + count > Math.min(repeatedMost, repeated + own)) return -1;
         this.repeated += count;
       }
     }
     const hostPage = reader.u32(header + BLOCK.HOST) >>> 12;
     let page = this.pages.indexOf(linearPage);
     if (page < 0) {
-      if (this.pages.length >= MAX_PAGES) return -1;
+      if (this.pages.length >= this.limits.pages) return -1;
       page = this.pages.length;
       this.pages.push(linearPage);
       this.hostPages.push(hostPage);
@@ -403,6 +418,7 @@ export function discoverRegion(
   seed: number,
   linearPage: bigint,
   threshold: number,
+  limits: RegionLimits,
 ): { readonly region: Region; readonly records: readonly number[] } {
-  return new Discovery(reader, threshold).discover(seed, linearPage);
+  return new Discovery(reader, threshold, limits).discover(seed, linearPage);
 }

@@ -2,9 +2,9 @@
 // their blocks over (docs/engine.md).
 
 import { BLOCK, HOT_LIST, VAR } from "../layout.ts";
-import type { CodeConstants, CompileReply, CompileService, WantedRegion } from "./compile-service.ts";
+import type { CodeConstants, CompileReply, CompileService, RegionInfo, WantedRegion } from "./compile-service.ts";
 import { Installer } from "./installer.ts";
-import { BlockReader, discoverRegion } from "./region.ts";
+import { BlockReader, discoverRegion, LARGE_LIMITS, LIMITS, type RegionLimits } from "./region.ts";
 import { RegionLog } from "./region-log.ts";
 import { END_SECTION } from "./support.ts";
 
@@ -15,6 +15,10 @@ export interface TranslatorOptions {
   readonly threshold?: number;
   /** Takes a line for each region that is handed over, that is first entered, or that is dropped. */
   readonly trace?: ((line: string) => void) | undefined;
+  /** Runs that what has become hot waits for more to ask for together with; where the compiler is elsewhere. */
+  readonly askAfter?: number;
+  /** Entries after which a region is made larger. */
+  readonly largeAfter?: number;
 }
 
 /** `trace` as in the options. */
@@ -51,11 +55,18 @@ export interface TranslatorStatistics {
 
 /** Executions after which translating pays: on the thread that runs the guest a region costs some 0.4 ms, and it saves some 20 ns an execution. On
  *  another thread it costs finding and installing, some 0.1 ms; but what V8 then does to optimize it takes processor time on further threads. */
-const THRESHOLD = { SAME_THREAD: 16_000, BACKGROUND: 4_000 } as const;
+const THRESHOLD = { SAME_THREAD: 16_000, BACKGROUND: 6_000 } as const;
 /** Regions that have been asked for and not come yet; what else becomes hot waits. */
 const PENDING_MAX = 512;
-/** Requests from one report of what is in use to the next. */
-const REPORT_EVERY = 16;
+/** Runs from one look at what was entered to the next. */
+const COUNT_EVERY = 64;
+/** Entries after which a region is made anew, larger: the guest goes to and fro between it and others. */
+const LARGE_AFTER = 100_000;
+/** Regions that are asked for together, and runs that the first of them waits for others. */
+const ASK_TOGETHER = 16;
+const ASK_AFTER = 10;
+/** Places that something is remembered of. */
+const REMEMBERED_MAX = 10_000;
 
 /** A region that was found, with its first records. */
 interface Found {
@@ -78,6 +89,8 @@ export class Translator {
   private readonly installer: Installer;
   private readonly service: CompileService;
   private readonly threshold: number;
+  private readonly askAfter: number;
+  private readonly largeAfter: number;
   /** First records of the entries of regions that are on their way, by the host address of the region's first block. */
   private readonly pending = new Map<number, readonly number[]>();
   private readonly pendingEntries = new Set<number>();
@@ -86,8 +99,14 @@ export class Translator {
   /** Places for which the region that came did not fit. */
   private readonly misfits = new Set<number>();
   private flushes: number;
-  private requests = 0;
   private readonly log: RegionLog | undefined;
+  private runs = 0;
+  private waited = 0;
+  /** Modules that were used and not reported yet. */
+  private readonly used = new Set<number>();
+  /** Places of regions that are to be replaced by larger ones, and of those that have been. */
+  private readonly growing = new Set<number>();
+  private readonly grown = new Set<number>();
 
   constructor(host: TranslatorHost, options: TranslatorOptions) {
     this.view = new DataView(host.cpu.buffer);
@@ -104,6 +123,15 @@ export class Translator {
     this.flushes = this.view.getUint32(VAR.COUNT_ARENA_FLUSHES, true);
     this.log = options.trace === undefined ? undefined : new RegionLog(this.view, this.installer, options.trace);
     this.threshold = options.threshold ?? (this.service.background ? THRESHOLD.BACKGROUND : THRESHOLD.SAME_THREAD);
+    this.threshold =
+      options.threshold ??
+      (process.env.THR
+        ? Number(process.env.THR)
+        : this.service.background
+          ? THRESHOLD.BACKGROUND
+          : THRESHOLD.SAME_THREAD);
+    this.askAfter = options.askAfter ?? ASK_AFTER;
+    this.largeAfter = options.largeAfter ?? LARGE_AFTER;
     this.view.setUint32(VAR.HOT_THRESHOLD, this.threshold, true);
   }
 
@@ -118,13 +146,14 @@ export class Translator {
     const { view, service } = this;
     this.noticeFlush();
     this.log?.look();
+    if (++this.runs % COUNT_EVERY === 0) this.count();
     let reply = service.take();
     const hot = this.pending.size < PENDING_MAX && view.getUint32(VAR.HOT_COUNT, true) !== 0;
     if (reply === undefined && !hot && this.found.length === 0) return;
     const started = performance.now();
     for (; reply !== undefined; reply = service.take()) this.receive(reply);
     // What others wrote while a region was being copied has been dropped since, so that what is asked for now is what its copy says.
-    if (service.background) this.ask();
+    if (service.background && (this.found.length >= ASK_TOGETHER || ++this.waited > this.askAfter)) this.ask();
     if (hot) this.find();
     if (!service.background) {
       this.ask();
@@ -143,6 +172,8 @@ export class Translator {
     this.pending.clear();
     this.pendingEntries.clear();
     this.misfits.clear();
+    this.growing.clear();
+    this.grown.clear();
     this.found = [];
     this.reader.covered.clear();
   }
@@ -156,13 +187,40 @@ export class Translator {
       const record = view.getUint32(HOT_LIST + n * 16, true);
       const linearPage = view.getBigInt64(HOT_LIST + n * 16 + 8, true);
       if (!reader.isUsable(record) || reader.isPatched(record) || this.pendingEntries.has(record)) continue;
-      const { region, records } = discoverRegion(reader, record, linearPage, this.threshold);
+      this.discover(record, linearPage, LIMITS);
+    }
+  }
+
+  private discover(record: number, linearPage: bigint, limits: RegionLimits): void {
+    const { region, records } = discoverRegion(this.reader, record, linearPage, this.threshold, limits);
+    const place = region.blocks[0].host;
+    const entries = region.entries.map((block) => records[block]);
+    this.log?.found(place, linearPage + BigInt(this.reader.offset(record)));
+    this.pending.set(place, entries);
+    for (const entry of entries) this.pendingEntries.add(entry);
+    this.found.push({ wanted: { region, again: this.misfits.delete(place) || this.growing.has(place) }, records });
+  }
+
+  /** Looks which regions were entered, and makes those larger that the guest enters again and again. */
+  private count(): void {
+    const { installer, reader } = this;
+    const often: { readonly region: RegionInfo; readonly times: number }[] = [];
+    installer.countEntries(
+      (module) => this.used.add(module),
+      (region, before, times) => {
+        if (before < this.largeAfter && times >= this.largeAfter) often.push({ region, times });
+      },
+    );
+    if (often.length === 0) return;
+    reader.forgetGoals();
+    for (const { region } of often.toSorted((a, b) => b.times - a.times)) {
       const place = region.blocks[0].host;
-      const entries = region.entries.map((block) => records[block]);
-      this.pending.set(place, entries);
-      this.log?.found(place, linearPage + BigInt(reader.offset(record)));
-      for (const entry of entries) this.pendingEntries.add(entry);
-      this.found.push({ wanted: { region, again: this.misfits.delete(place) }, records });
+      const record = reader.find(place);
+      if (record === 0 || this.grown.has(place) || this.pending.has(place)) continue;
+      if (this.grown.size >= REMEMBERED_MAX) this.grown.clear();
+      this.grown.add(place);
+      this.growing.add(place);
+      this.discover(record, region.linearPage, LARGE_LIMITS);
     }
   }
 
@@ -174,9 +232,10 @@ export class Translator {
       else this.settle(found.wanted.region.blocks[0].host);
     }
     this.found = [];
+    this.waited = 0;
     if (wanted.length === 0) return;
-    const used = this.requests++ % REPORT_EVERY === 0 ? this.installer.takeUsed() : [];
-    this.service.request({ wanted, used });
+    this.service.request({ wanted, used: [...this.used] });
+    this.used.clear();
   }
 
   private isAlive({ wanted, records }: Found): boolean {
@@ -212,13 +271,14 @@ export class Translator {
     this.settle(place);
     // Decoding ahead moves where slices end, so that a single vCPU with the compiler on its own thread does not do it: it is to stop where the
     // interpreter does.
-    const outcome = installer.install(module, index, shared || this.service.background);
+    const outcome = installer.install(module, index, shared || this.service.background, this.growing.delete(place));
     if (outcome === "done") {
       counts.regions++;
       counts.regionInstructions += region.instructions;
       this.log?.installed(module, index);
     } else {
       counts.regionsStale++;
+      if (this.misfits.size >= REMEMBERED_MAX) this.misfits.clear();
       if (outcome === "changed" || !shared) this.misfits.add(place);
       // It may become hot once more.
       const record = this.reader.find(place);
