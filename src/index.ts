@@ -76,6 +76,10 @@ export interface VirtualMachineOptions {
   readonly threads?: string;
   /** For finding faults of skep: holds every execution of translated code, or one of so many, against the interpreter. */
   readonly checkRegions?: boolean | number;
+  /** Counts where the guest spends its instructions; the functions come out of `traces` at the end. */
+  readonly profile?: boolean;
+  /** An ELF file or a System.map with names for the profile; without one the kernel's file or its own tables give them. */
+  readonly symbols?: Uint8Array;
   /** Whether the translator's compiler has a `thread` of its own or works on the `same` as the guest. */
   readonly compiler?: string;
   /** Virtio disks, in order. */

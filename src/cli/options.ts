@@ -19,6 +19,8 @@ export interface RunOptions {
   readonly machine: Omit<VirtualMachineOptions, "kernel"> & { readonly kernel: string | undefined };
   readonly serial: SerialTarget;
   readonly stats: boolean;
+  /** File with names for the profile. */
+  readonly symbols: string | undefined;
   /** Under which `skep ctl` finds the machine. */
   readonly name: string;
   readonly help: boolean;
@@ -91,6 +93,14 @@ const OPTIONS: { readonly [name: string]: Option } = {
     help: [
       "for finding faults of skep: hold every execution of translated code, or one of N,",
       "against the interpreter; a difference ends the run with a report (slow)",
+    ],
+  },
+  profile: {
+    value: "FILE",
+    optional: true,
+    help: [
+      "count where the guest is, and print its functions on standard error at the end; names come",
+      "from an ELF file or a System.map, else from the kernel's file or its own tables in memory",
     ],
   },
   stats: { help: ["print counters on standard error at the end"] },
@@ -214,6 +224,7 @@ export function parseOptions(command: "run" | "start", args: readonly string[]):
   return {
     help: values.help === true,
     stats: values.stats === true,
+    symbols: given("profile", (file) => (file === "" ? undefined : file)),
     name: given("name", checkedName) ?? `vm${process.pid}`,
     serial: given("serial", serial) ?? { kind: "stdio" },
     machine: {
@@ -229,6 +240,10 @@ export function parseOptions(command: "run" | "start", args: readonly string[]):
       ...optional("engine", text("engine")),
       ...optional("threads", text("threads")),
       ...optional("checkRegions", check),
+      ...optional(
+        "profile",
+        given("profile", () => true),
+      ),
       ...optional("compiler", text("compiler")),
       ...optional("debugExit", debugExit),
       ...optional(

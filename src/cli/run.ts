@@ -1,6 +1,7 @@
 // Runs one machine between the command line's options and its exit status.
 
 import { createWriteStream, type WriteStream } from "node:fs";
+import { readFile } from "node:fs/promises";
 import { SkepError } from "../errors.ts";
 import { type ControlSocket, listenForControl } from "../host/node/control-socket.ts";
 import { reason } from "../host/node/file-block.ts";
@@ -86,9 +87,20 @@ async function connectSerial(vm: VirtualMachine, target: SerialTarget): Promise<
   return { done, end: () => {} };
 }
 
+async function readSymbols(path: string): Promise<Uint8Array> {
+  try {
+    return await readFile(path);
+  } catch (error) {
+    throw new SkepError("file", `cannot read the symbols in ${path}: ${reason(error)}`, { cause: error });
+  }
+}
+
 /** Runs a machine to its end; the exit status. */
 export async function runMachine(machine: VirtualMachineOptions, options: RunOptions): Promise<number> {
-  const vm = await VirtualMachine.create(machine);
+  const { symbols } = options;
+  const vm = await VirtualMachine.create(
+    symbols === undefined ? machine : { ...machine, symbols: await readSymbols(symbols) },
+  );
   let signalled: number | undefined;
   const onSignal = (signal: keyof typeof SIGNALS): void => {
     signalled = SIGNALS[signal];

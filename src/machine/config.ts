@@ -28,6 +28,10 @@ export interface MachineRequest {
   readonly threads?: string;
   /** Holds every execution of translated code, or one of so many, against the interpreter. */
   readonly checkRegions?: boolean | number;
+  /** Count where the guest is, and tell at the end. */
+  readonly profile?: boolean;
+  /** An ELF file or a System.map with names for the profile; without one the kernel's own file or tables are looked at. */
+  readonly symbols?: Uint8Array;
   /** Whether the translator's compiler has a `thread` of its own, or works on the `same` thread as the guest, as it does in deterministic machines. */
   readonly compiler?: string;
   /** True: at the usual port; or the port. */
@@ -52,6 +56,8 @@ export interface MachineConfig {
   readonly threads: Threads;
   /** One of so many executions of regions is checked; 0: none. */
   readonly checkRegions: number;
+  readonly profile: boolean;
+  readonly symbols: Uint8Array | undefined;
   readonly compiler: CompilerPlace;
   readonly debugExitPort: number | undefined;
   readonly serialPorts: number;
@@ -179,6 +185,7 @@ export function machineConfig(request: MachineRequest): MachineConfig {
   const threads = THREADS.find((name) => name === (request.threads ?? usual));
   if (threads === undefined) bad(`unknown threads "${request.threads}": known are ${THREADS.join(", ")}`);
   if (threads === "each" && deterministic !== undefined) bad("a deterministic machine has one thread");
+  if (threads === "each" && request.profile) bad("machines of one thread have profiles");
   if (threads === "each" && request.checkRegions) bad("regions are checked in machines of one thread");
   const place = request.compiler ?? (deterministic === undefined ? "thread" : "same");
   const compiler = COMPILER_PLACES.find((name) => name === place);
@@ -196,6 +203,8 @@ export function machineConfig(request: MachineRequest): MachineConfig {
     engine: known,
     threads,
     checkRegions: checkEvery(request.checkRegions, known),
+    profile: request.profile ?? false,
+    symbols: request.symbols,
     compiler,
     debugExitPort: debugExitPort(request.debugExit),
     serialPorts,

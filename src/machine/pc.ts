@@ -35,7 +35,7 @@ import { IoBus } from "../vmm/io-space.ts";
 import { GuestMemoryError, GuestRam, HOLE_BASE } from "../vmm/memory.ts";
 import type { Stateful } from "../vmm/state.ts";
 import type { Trace } from "../vmm/trace.ts";
-import { Vm } from "../vmm/vm.ts";
+import { Vm, type VmOptions } from "../vmm/vm.ts";
 import { DISKS_MAX, type DiskConfig, type MachineConfig } from "./config.ts";
 import { makeVcpu, type VcpuMaking } from "./make-vcpu.ts";
 import { VcpuGroup, type VcpuGroupOptions } from "./parallel/vcpu-group.ts";
@@ -71,6 +71,7 @@ export interface PcOptions {
   readonly translator?: EngineOptions["translator"];
   /** Makes what checks a vCPU's translated code, where the configuration asks for it. */
   readonly checker?: VcpuMaking["checker"];
+  readonly sample?: VmOptions["sample"];
   /** Instead of the engine that the configuration names; for tests of what is around it. */
   createEngine?(host: EngineHost, memory: GuestRam, apicId: number): Engine;
   /** Each vCPU gets a thread of its own; without this they all run on the present one. */
@@ -122,7 +123,14 @@ export class Pc {
     this.io.mmioTrace = trace.mmio;
     this.memory = this.makeMemory();
     const { threads } = options;
-    this.vm = new Vm({ clock, timers: this.timers, router: this.router, trace, partial: threads !== undefined });
+    this.vm = new Vm({
+      clock,
+      timers: this.timers,
+      router: this.router,
+      trace,
+      partial: threads !== undefined,
+      sample: options.sample,
+    });
     const { io, timers, anomalies, router, vm } = this;
 
     this.pic = new Pic({ anomalies, intr: (asserted) => router.setLint(0, asserted) });

@@ -4,16 +4,19 @@
 import { SkepError } from "../errors.ts";
 import type { Host } from "../host/host.ts";
 import type { MailboxReceiver } from "../host/mailbox.ts";
+import { RIP } from "../isa/state.ts";
 import { HostClock, type MachineClock } from "../vmm/clock.ts";
 import { InstructionClock } from "../vmm/instruction-clock.ts";
 import { type TraceKind, traceTo } from "../vmm/trace.ts";
 import type { VmExit } from "../vmm/vm.ts";
 import type { DiskConfig, KernelConfig, MachineConfig } from "./config.ts";
 import { answerControl, type ControlRequest } from "./control.ts";
+import { kernelSymbols } from "./kallsyms.ts";
 import { Machine, type MachineOptions } from "./machine.ts";
 import { OutputBatches } from "./output.ts";
 import type { GroupThreads } from "./parallel/vcpu-group.ts";
 import { VIRTIO_CONSOLE } from "./pc.ts";
+import { Profile } from "./profile.ts";
 import {
   CHANNEL,
   type Command,
@@ -24,6 +27,7 @@ import {
   type SpawnMessage,
 } from "./protocol.ts";
 import { SeededHost } from "./seeded-host.ts";
+import { parseSymbols } from "./symbols.ts";
 
 export interface RunnerOptions {
   readonly config: MachineConfig;
@@ -70,6 +74,8 @@ export class MachineRunner {
   private started = false;
   private paused = false;
   private exit: ExitRecord | undefined;
+  private readonly profile: Profile | undefined;
+  private readonly traced: (line: string) => void;
 
   /** Builds the machine and loads its kernel; throws a SkepError where that cannot be. */
   constructor(options: RunnerOptions) {
@@ -79,16 +85,19 @@ export class MachineRunner {
     const hostClock = new HostClock(host.now);
     this.clock = seed === undefined ? hostClock : new InstructionClock();
     this.output = new OutputBatches(options.post, host.now);
-    const traced = (line: string): void => this.output.bytes(CHANNEL.TRACE, encoder.encode(`${line}\n`));
+    const profile = config.profile ? new Profile() : undefined;
+    this.profile = profile;
+    this.traced = (line: string): void => this.output.bytes(CHANNEL.TRACE, encoder.encode(`${line}\n`));
     this.machine = new Machine({
       config,
       host: seed === undefined ? host : new SeededHost(host, seed),
       translator: options.translator,
       checker: options.checker,
+      sample: profile === undefined ? undefined : ({ engine }) => profile.sample(engine.get(RIP) as bigint),
       disks: options.disks,
       clock: this.clock,
       threads: config.threads === "one" ? undefined : this.groupThreads(hostClock),
-      trace: traceTo(config.trace as TraceKind[], traced),
+      trace: traceTo(config.trace as TraceKind[], this.traced),
       onSerial: (port, byte) => this.output.byte(CHANNEL.SERIAL + port, byte),
       onConsole: (bytes) => this.output.bytes(CHANNEL.CONSOLE, bytes),
       onRoom: (port) => {
@@ -123,11 +132,25 @@ export class MachineRunner {
       } else this.execute();
     }
     this.machine.halt();
+    this.tellProfile();
     this.output.flush();
     this.clock.stop();
     const statistics = this.machine.statistics();
     this.machine.end();
     this.options.post({ type: "exit", exit: this.exit, statistics });
+  }
+
+  private tellProfile(): void {
+    const { profile, machine, options } = this;
+    if (profile === undefined) return;
+    const { symbols } = options.config;
+    const { memory } = machine.pc;
+    const known = parseSymbols(symbols ?? options.kernel().bytes);
+    const found =
+      known.length > 0 || symbols !== undefined
+        ? known
+        : kernelSymbols(new Uint8Array(memory.memory.buffer, 0, memory.bytes));
+    for (const line of profile.report(found ?? [])) this.traced(`profile: ${line}`);
   }
 
   private execute(): void {

@@ -36,6 +36,8 @@ export interface VmOptions {
   readonly trace: Trace;
   /** Other threads run more vCPUs of the machine: that those here are halted for good is not its end. */
   readonly partial?: boolean;
+  /** Called with each vCPU whose slice ran to its end. */
+  readonly sample?: ((vcpu: Vcpu) => void) | undefined;
 }
 
 /** Virtual nanoseconds of the longest slice: so late may requests of the host be seen. */
@@ -61,6 +63,7 @@ export class Vm {
   /** The clock of deterministic mode. */
   private readonly instructions: InstructionClock | undefined;
   private readonly partial: boolean;
+  private readonly sample: VmOptions["sample"];
   private exit: VmExit | undefined;
   private speed = INITIAL_SPEED;
   private measuredInstructions = 0;
@@ -73,6 +76,7 @@ export class Vm {
     this.timers = options.timers;
     this.router = options.router;
     this.trace = options.trace;
+    this.sample = options.sample;
     this.instructions = options.clock instanceof InstructionClock ? options.clock : undefined;
     this.partial = options.partial ?? false;
   }
@@ -174,6 +178,7 @@ export class Vm {
     this.trace.blocks?.(vcpu.position());
     const after = this.clock.now();
     this.measure(vcpu.engine.retired() - before, after - now);
+    if (reason === EXIT.BUDGET) this.sample?.(vcpu);
     if (reason === EXIT.SHUTDOWN) this.end({ reason: "triple-fault" });
     if (this.trace.state !== undefined && after >= this.nextStateTrace) {
       this.nextStateTrace = after + STATE_TRACE_NS;
