@@ -47,6 +47,9 @@ function append(table: Map<number, number[]>, key: number, position: number): vo
   else list.push(position);
 }
 
+/** Answers kept of each kind. */
+const KNOWN_MAX = 1024;
+
 /** The tables for one set of identities; made anew whenever an id, mode, LDR or DFR changes. Answers are in the order of `apics`. */
 export class DestinationMap<T extends ApicIdentity> {
   private readonly apics: readonly T[];
@@ -58,6 +61,9 @@ export class DestinationMap<T extends ApicIdentity> {
   private readonly cluster = new Map<number, number[]>();
   /** Per cluster * 16 + member. */
   private readonly x2apicCluster = new Map<number, number[]>();
+  /** Answers that were given: IPIs go to the same few again and again. */
+  private readonly foundLogical = new Map<number, readonly T[]>();
+  private readonly foundPhysical = new Map<number, readonly T[]>();
 
   constructor(apics: readonly T[]) {
     this.apics = apics;
@@ -82,7 +88,21 @@ export class DestinationMap<T extends ApicIdentity> {
 
   find(destination: number, logical: boolean, broadcast: number): readonly T[] {
     if (destination === broadcast) return this.enabled;
-    if (!logical) return (this.physical.get(destination) ?? []).map((position) => this.apics[position]);
+    const known = logical ? this.foundLogical : this.foundPhysical;
+    let found = known.get(destination);
+    if (found === undefined) {
+      found = logical ? this.findLogical(destination) : this.findPhysical(destination);
+      if (known.size === KNOWN_MAX) known.clear();
+      known.set(destination, found);
+    }
+    return found;
+  }
+
+  private findPhysical(destination: number): readonly T[] {
+    return (this.physical.get(destination) ?? []).map((position) => this.apics[position]);
+  }
+
+  private findLogical(destination: number): readonly T[] {
     const found = new Set<number>();
     const take = (positions: number[] | undefined) => {
       if (positions !== undefined) for (const position of positions) found.add(position);

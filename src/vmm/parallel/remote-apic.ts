@@ -146,8 +146,8 @@ export class PostedInterrupts {
   private takeVectors(apic: LocalApic): void {
     const { words, at } = this.link;
     for (let word = 0; word < 8; word++) {
+      if (Atomics.load(words, at + VCPU.POSTED + word) === 0) continue;
       let vectors = Atomics.exchange(words, at + VCPU.POSTED + word, 0);
-      if (vectors === 0) continue;
       const levels = Atomics.and(words, at + VCPU.POSTED_LEVEL + word, ~vectors);
       while (vectors !== 0) {
         const bit = 31 - Math.clz32(vectors);
