@@ -11,6 +11,9 @@ import { CompilerThread } from "./compiler-thread.ts";
 import type { MachineWorkerData } from "./machine-worker.ts";
 import type { VcpuWorkerData } from "./vcpu-worker.ts";
 
+/** Little is allocated while a guest runs. */
+const YOUNG_MB = 6;
+
 class MachineWorkers {
   private readonly data: MachineWorkerData;
   private readonly vcpuWorker: URL;
@@ -38,6 +41,7 @@ class MachineWorkers {
     this.machine = new Worker(new URL("./machine-worker.ts", import.meta.url), {
       workerData,
       transferList: connections?.map(({ port }) => port) ?? [],
+      resourceLimits: { maxYoungGenerationSizeMb: YOUNG_MB },
       name: "machine",
     });
     this.machine.on("message", (message: FromMachine | SpawnMessage) => this.receive(message));
@@ -81,6 +85,7 @@ class MachineWorkers {
     const worker = new Worker(this.vcpuWorker, {
       workerData,
       transferList: connections?.map(({ port }) => port) ?? [],
+      resourceLimits: { maxYoungGenerationSizeMb: YOUNG_MB },
       // Also the name of the host's thread, by which it can be pinned.
       name: `vcpu${parts.id}`,
     });
