@@ -14,7 +14,7 @@ import {
   x87Scale,
   x87SquareRoot,
 } from "./arithmetic.ts";
-import { begin, integerOperand, onRegisters, readInteger, realOperand, stackIndex } from "./operands.ts";
+import { integerOperand, onRegisters, readInteger, realOperand, stackIndex } from "./operands.ts";
 import {
   FLAGS_SHIFT,
   quickly,
@@ -30,6 +30,8 @@ import { widenInteger, widenReal } from "./quick-format.ts";
 import { x87Extract, x87Remainder } from "./remainder.ts";
 import {
   BEFORE_RESULT,
+  CONDITION_CODES,
+  EXCEPTIONS,
   type Extended,
   empty,
   filled,
@@ -247,16 +249,55 @@ const x87ExtractInstruction = helper("x87ExtractInstruction", [], [], (x) => {
   x.done();
 });
 
-function plain(name: string, row: string, target: Helper, ...args: number[]): Instruction {
+/** Takes the other course where flags raise an exception that is not masked; gives them, fixed. */
+function maskedFlags(x: Sem, stack: FloatStack, flags: Val): Val {
+  const raised = withDenormal(x, flags);
+  stack.unless(raised.and(x.get(FCW).not()).and(EXCEPTIONS));
+  return raised;
+}
+
+function remainder(name: string, row: string, nearest: number): Instruction {
   return {
     name,
     rows: [row],
-    semantics: (x) => {
-      begin(x);
-      x.invoke(target, ...args);
-    },
+    semantics: (x) =>
+      onRegisters(
+        x,
+        (stack) => {
+          const a = stack.read(0);
+          const b = stack.read(1);
+          const [sig, se, flags, codes] = x.callMany(x87Remainder, a.sig, a.se, b.sig, b.se, nearest);
+          const raised = maskedFlags(x, stack, flags);
+          // Of what is no number the condition codes tell nothing.
+          stack.unless(codes.ne(CONDITION_CODES));
+          stack.note();
+          stack.report(raised, CONDITION_CODES);
+          stack.write(0, sig, se);
+        },
+        () => x.invoke(x87RemainderInstruction, nearest),
+      ),
   };
 }
+
+const extract: Instruction = {
+  name: "FXTRACT",
+  rows: ["D9 F4"],
+  semantics: (x) =>
+    onRegisters(
+      x,
+      (stack) => {
+        const value = stack.read(0);
+        stack.room();
+        const [sig, se, exponentSig, exponentSe, flags] = x.callMany(x87Extract, value.sig, value.se);
+        const raised = maskedFlags(x, stack, flags);
+        stack.note();
+        stack.report(raised);
+        stack.write(0, exponentSig, exponentSe);
+        stack.push(sig, se);
+      },
+      () => x.invoke(x87ExtractInstruction),
+    ),
+};
 
 /** An instruction on ST(0), or ST(0) and ST(1), by a quick function, else a general one. */
 function computed(name: string, row: string, operands: 1 | 2, target: Helper, general: Helper): Instruction {
@@ -300,9 +341,9 @@ export const X87_ARITHMETIC: InstructionGroup = [
   ...binary,
   signed("FCHS", "D9 E0", 0xffff, 0x8000),
   signed("FABS", "D9 E1", 0x7fff, 0),
-  plain("FXTRACT", "D9 F4", x87ExtractInstruction),
-  plain("FPREM1", "D9 F5", x87RemainderInstruction, 1),
-  plain("FPREM", "D9 F8", x87RemainderInstruction, 0),
+  extract,
+  remainder("FPREM1", "D9 F5", 1),
+  remainder("FPREM", "D9 F8", 0),
   computed("FSQRT", "D9 FA", 1, x87QuickRoot, x87RootInstruction),
   computed("FRNDINT", "D9 FC", 1, x87PackedIntegral, x87IntegralInstruction),
   computed("FSCALE", "D9 FD", 2, x87PackedScale, x87ScaleInstruction),
