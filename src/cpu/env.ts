@@ -25,7 +25,7 @@ import {
 import type { Code, Local } from "../wasm/code.ts";
 import type { Memory } from "../wasm/memory.ts";
 import type { FuncRef } from "../wasm/module.ts";
-import { asVal, i32, i64, type Operand, type Val, v128 } from "../wasm/value.ts";
+import { asVal, i32, i64, type Operand, op, select, type Val, v128 } from "../wasm/value.ts";
 import { atomicCode, atomicOperands, emitAtomic } from "./atomic-update.ts";
 import { VAR } from "./layout.ts";
 
@@ -470,6 +470,13 @@ export abstract class EnvBase implements Env {
     const { c } = this;
     const cf = c.let(carry);
     this.setFlags(signExtended(bits, r), overflow.xor(cf).zx().shl(63), cf);
+  }
+
+  flagsCompare(a: Val, b: Val): void {
+    const is = (name: string): Val => op(`${a.type}.${name}`, a, b);
+    const unordered = is("lt").or(is("eq")).or(is("gt")).eqz();
+    const ordered = is("lt").mul(FLAG.CF).or(is("eq").mul(FLAG.ZF));
+    this.setArithmeticFlags(select(unordered, FLAG.ZF | FLAG.PF | FLAG.CF, ordered));
   }
 
   flagsProduct(bits: Bits, r: Val, _from: readonly Val[], excess: () => Val): void {

@@ -95,6 +95,8 @@ export interface Env {
   flagsLogic(bits: Bits, r: Val): void;
   flagsInc(bits: Bits, a: Val, r: Val): void;
   flagsDec(bits: Bits, a: Val, r: Val): void;
+  /** ZF, PF and CF of a comparison of floating-point values, as COMISD sets them; the others are cleared. */
+  flagsCompare(a: Val, b: Val): void;
   /** ZF, SF, PF from r; CF and OF as given (i32 0 or 1); AF cleared. */
   flagsResult(bits: Bits, r: Val, carry: Val, overflow: Val): void;
   /** The same where CF and OF are what `excess` computes from the fixed values `from` (i32 0 or 1), if anybody ever asks. */

@@ -212,3 +212,32 @@ test("regions are told of as they come and go, and instructions counted by tier"
   assert.equal(retiredInRegions + retiredInterpreted, retired);
   assert.ok(retiredInRegions > 5000 && retiredInRegions < 6020, `${retiredInRegions}`);
 });
+
+test("what a comparison of numbers says, to every condition, at once, in the next block and behind the region", () => {
+  const numbers = [0, -0, 1, -1, Number.NaN, Number.POSITIVE_INFINITY, 2 ** -1060];
+  // setcc [rbx + cc], 16 times
+  const conditions = Array.from({ length: 16 }, (_, cc) => [0x0f, 0x90 | cc, 0x43, cc]).flat();
+  for (const single of [false, true]) {
+    const prefix = single ? [] : [0x66];
+    // comisd xmm0, xmm1; setcc...; comisd xmm1, xmm0; jmp over; setcc...; ucomisd xmm0, xmm1; hlt
+    const program = [
+      ...[...prefix, 0x0f, 0x2f, 0xc1, ...conditions],
+      ...[...prefix, 0x0f, 0x2f, 0xc8, 0xeb, 0],
+      ...conditions.map((byte, n) => (n % 4 === 3 ? byte + 16 : byte)),
+      ...[...prefix, 0x0f, 0x2e, 0xc1, 0xf4],
+    ];
+    let next = 0;
+    agree(
+      program,
+      ({ engine }) => {
+        const pair = next++ >> 1;
+        const state = new DataView(engine.memory.buffer);
+        [numbers[pair % numbers.length], numbers[Math.floor(pair / numbers.length)]].forEach((number, n) => {
+          if (single) state.setFloat32(VECTOR_BASE + n * VECTOR_STRIDE, number, true);
+          else state.setFloat64(VECTOR_BASE + n * VECTOR_STRIDE, number, true);
+        });
+      },
+      numbers.length ** 2,
+    );
+  }
+});

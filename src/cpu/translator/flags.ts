@@ -6,7 +6,7 @@ import { FCF, FRES, FX } from "../../isa/state.ts";
 import type { Code } from "../../wasm/code.ts";
 import type { Memory } from "../../wasm/memory.ts";
 import type { FuncRef, ModuleBuilder } from "../../wasm/module.ts";
-import { i32, i64, type Val } from "../../wasm/value.ts";
+import { i32, i64, op, type Val } from "../../wasm/value.ts";
 import { signExtended, zeroExtended } from "../env.ts";
 
 /** The stored form. */
@@ -37,12 +37,15 @@ export type FlagSource =
       readonly from: readonly Val[];
       readonly excess: () => Val;
     }
+  /** A comparison of two numbers of one floating-point type. */
+  | { readonly kind: "compare"; readonly a: Val; readonly b: Val }
   | { readonly kind: "parts"; readonly fres: Val; readonly fx: Val; readonly fcf: Val }
   /** Only the flag locals know. */
   | { readonly kind: "dynamic" };
 
-/** Values of the local that tells what the flag locals hold. SUB and ADD are followed by the same for 16, 32 and 64 bits. */
-export const FLAG_KIND = { MEMORY: 0, PARTS: 1, SUB: 2, ADD: 6, LOGIC: 10 } as const;
+/** Values of the local that tells what the flag locals hold. SUB and ADD are followed by the same for 16, 32 and 64 bits. The numbers of a
+ *  comparison are there as bits of binary64, which compare as those of binary32 do. */
+export const FLAG_KIND = { MEMORY: 0, PARTS: 1, SUB: 2, ADD: 6, LOGIC: 10, COMPARE: 11 } as const;
 
 export function widthIndex(bits: Bits): number {
   return Math.log2(bits / 8);
@@ -53,6 +56,18 @@ export const WIDTH_BITS: readonly Bits[] = [8, 16, 32, 64];
 /** The result of a subtraction or addition. */
 export function resultOf(source: FlagSource & { kind: "sub" | "add" }): Val {
   return source.r ?? (source.kind === "sub" ? source.a.sub(source.b) : source.a.add(source.b));
+}
+
+/** How two numbers relate; SDM Vol. 2A COMISD: unordered ones are less and equal. */
+function related(source: FlagSource & { kind: "compare" }) {
+  const { a, b } = source;
+  const is = (name: string): Val => op(`${a.type}.${name}`, a, b);
+  return {
+    carry: (): Val => is("ge").eqz(),
+    zero: (): Val => is("lt").or(is("gt")).eqz(),
+    carryOrZero: (): Val => is("gt").eqz(),
+    unordered: (): Val => op(`${a.type}.ne`, a, a).or(op(`${b.type}.ne`, b, b)),
+  };
 }
 
 /** The carry, 0 or 1, where the source knows it. */
@@ -70,6 +85,8 @@ export function carryOf(source: FlagSource): Val | undefined {
       return source.carry;
     case "product":
       return source.excess();
+    case "compare":
+      return related(source).carry();
     case "parts":
       return source.fcf.and(1);
     case "dynamic":
@@ -87,6 +104,8 @@ export function fresOf(source: FlagSource): Val | undefined {
     case "step":
     case "product":
       return signExtended(source.bits, source.r);
+    case "compare":
+      return related(source).zero().xor(1).zx();
     case "parts":
       return source.fres;
     case "dynamic":
@@ -117,6 +136,11 @@ export function partsOf(source: Exclude<FlagSource, { kind: "dynamic" }>): FlagP
     case "product":
       // OF is CF.
       return { fres, fx: i64(0), fcf };
+    case "compare": {
+      // OF, SF and AF are clear.
+      const { zero, unordered } = related(source);
+      return { fres, fx: fcf.zx().shl(63), fcf: fcf.or(zero().xor(unordered()).shl(16)) };
+    }
     case "parts":
       return source;
   }
@@ -125,6 +149,11 @@ export function partsOf(source: Exclude<FlagSource, { kind: "dynamic" }>): FlagP
 /** The condition of Jcc without its lowest bit, where the source gives it more directly than the stored form does. */
 export function directCondition(source: FlagSource, base: number): Val | undefined {
   if (source.kind === "dynamic" || source.kind === "parts") return undefined;
+  if (source.kind === "compare") {
+    const { carry, zero, carryOrZero, unordered } = related(source);
+    const never = (): Val => i32(0);
+    return [never, carry, zero, carryOrZero, never, unordered, never, zero][base]();
+  }
   const { bits } = source;
   if (source.kind === "logic") {
     const { r } = source;
@@ -177,6 +206,9 @@ export function sourceOfKind(
 ): Exclude<FlagSource, { kind: "dynamic" }> | undefined {
   if (kind === FLAG_KIND.MEMORY) return undefined;
   if (kind === FLAG_KIND.PARTS) return { kind: "parts", fres: a, fx: b, fcf: carry };
+  if (kind === FLAG_KIND.COMPARE) {
+    return { kind: "compare", a: op("f64.reinterpret_i64", a), b: op("f64.reinterpret_i64", b) };
+  }
   if (kind === FLAG_KIND.LOGIC) return { kind: "logic", bits: 64, r: a };
   const bits = WIDTH_BITS[(kind - FLAG_KIND.SUB) & 3];
   const narrow = (value: Val): Val => (bits === 64 ? value : value.wrap());
@@ -194,7 +226,7 @@ export interface FlagFunctions {
 export function emitFlagFunctions(m: ModuleBuilder, cpu: Memory): FlagFunctions {
   const byKind = (c: Code, finish: (parts: FlagParts) => void): void => {
     const [kind, a, b, carry] = c.params;
-    const kinds = Array.from({ length: FLAG_KIND.LOGIC }, (_, n) => n + 1);
+    const kinds = Array.from({ length: FLAG_KIND.COMPARE }, (_, n) => n + 1);
     c.switch(
       kind,
       kinds.map((n) => [

@@ -18,7 +18,7 @@ import {
 import { type Code, type Label, Local, type Mark } from "../../wasm/code.ts";
 import type { Memory } from "../../wasm/memory.ts";
 import type { FuncRef, FuncType, TableRef } from "../../wasm/module.ts";
-import { i32, type Operand, select, type Val } from "../../wasm/value.ts";
+import { i32, type Operand, op, select, type Val } from "../../wasm/value.ts";
 import { PSEUDO } from "../decoder.ts";
 import type { EngineParts } from "../env.ts";
 import { BLOCK, DESCRIPTOR, JUMP_CACHE, JUMP_CACHE_ENTRIES, RECORD, VAR } from "../layout.ts";
@@ -477,6 +477,14 @@ export class RegionCode {
         c.set(this.flagA, partsOf(source).fres);
         c.set(this.flagKind, FLAG_KIND.LOGIC);
         return;
+      case "compare": {
+        const bits = (value: Val): Val =>
+          op("i64.reinterpret_f64", value.type === "f32" ? op("f64.promote_f32", value) : value);
+        c.set(this.flagA, bits(source.a));
+        c.set(this.flagB, bits(source.b));
+        c.set(this.flagKind, FLAG_KIND.COMPARE);
+        return;
+      }
       case "step":
       case "product":
       case "parts": {
@@ -513,7 +521,9 @@ export class RegionCode {
           ? FLAG_KIND.LOGIC
           : source.kind === "sub" || source.kind === "add"
             ? (source.kind === "sub" ? FLAG_KIND.SUB : FLAG_KIND.ADD) + widthIndex(source.bits)
-            : FLAG_KIND.PARTS;
+            : source.kind === "compare"
+              ? FLAG_KIND.COMPARE
+              : FLAG_KIND.PARTS;
     const held =
       kind === undefined ? undefined : sourceOfKind(kind, fixed(this.flagA), fixed(this.flagB), fixed(this.flagCarry));
     this.flags = { source: held ?? { kind: "dynamic" }, committed: true };
@@ -545,7 +555,9 @@ export class RegionCode {
               ? [source.a, source.r, source.carry]
               : source.kind === "product"
                 ? [source.r, ...source.from]
-                : [source.a, source.b, ...(source.r === undefined ? [] : [source.r])];
+                : source.kind === "compare"
+                  ? [source.a, source.b]
+                  : [source.a, source.b, ...(source.r === undefined ? [] : [source.r])];
     const needed = new Set<number>();
     for (const value of values) {
       if (!(value instanceof Local)) continue;

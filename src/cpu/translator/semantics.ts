@@ -460,6 +460,11 @@ export class TranslatorSemantics extends VectorSemantics {
     this.setSource({ kind: "product", bits, r: this.c.let(r), from: from.map((value) => this.c.let(value)), excess });
   }
 
+  override flagsCompare(a: Val, b: Val): void {
+    const { c } = this;
+    this.setSource({ kind: "compare", a: c.let(a), b: c.let(b) });
+  }
+
   private flagsOfStep(bits: Bits, a: Val, r: Val, up: boolean): void {
     const { c } = this;
     const carry = c.let(this.carry());

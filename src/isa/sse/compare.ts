@@ -5,7 +5,7 @@ import { op, select, type Val } from "../../wasm/value.ts";
 import { type Helper, helper } from "../helper.ts";
 import type { Instruction, InstructionGroup } from "../instruction.ts";
 import type { Sem } from "../semantics.ts";
-import { FLAG, MXCSR } from "../state.ts";
+import { MXCSR } from "../state.ts";
 import { exact } from "./exact.ts";
 import { FEATURE } from "./feature.ts";
 import { raiseFloat } from "./float-exceptions.ts";
@@ -177,12 +177,7 @@ function compareToFlags(s: Shape, quietToo: 0 | 1) {
   return (x: Sem): void => {
     useSse(x);
     const [a, b] = comparedScalars(x, s, quietToo);
-    const less = op(`${s.scalar}.lt`, a, b);
-    const equal = op(`${s.scalar}.eq`, a, b);
-    const greater = op(`${s.scalar}.gt`, a, b);
-    const ordered = less.mul(FLAG.CF).or(equal.mul(FLAG.ZF));
-    const unordered = less.or(equal).or(greater).eqz();
-    x.setArithmeticFlags(select(unordered, FLAG.ZF | FLAG.PF | FLAG.CF, ordered));
+    x.flagsCompare(a, b);
   };
 }
 
