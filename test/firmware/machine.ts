@@ -32,5 +32,6 @@ export const sumOf = (bytes: Uint8Array): number => bytes.reduce((sum, byte) => 
 /** Whether a program can be run here; for tests against tools that not every machine has. */
 export async function hasTool(command: string): Promise<boolean> {
   const { spawnSync } = await import("node:child_process");
-  return spawnSync(command, ["-v"], { stdio: "ignore" }).error === undefined;
+  // Not -v: with it an assembler goes on, and leaves an a.out.
+  return spawnSync(command, ["--version"], { stdio: "ignore" }).error === undefined;
 }
