@@ -58,7 +58,7 @@ import {
 } from "./layout.ts";
 import { WALK } from "./paging.ts";
 import type { RegionChecker } from "./translator/check.ts";
-import type { MakeTranslator, Translator } from "./translator/translator.ts";
+import type { MakeTranslator, RegionTraces, Translator } from "./translator/translator.ts";
 
 /** What of a CPU model the engine needs: feature names (src/isa/features.ts) and the contents of the CPUID table (src/isa/cpuid-table.ts). */
 export interface EngineModel {
@@ -83,8 +83,7 @@ export interface EngineOptions {
   readonly memory?: WebAssembly.Memory;
   /** Makes the translator of hot code (src/cpu/translator); without one everything is interpreted. */
   readonly translator?: MakeTranslator | undefined;
-  /** Takes a line for each region that is made, first entered or dropped. */
-  readonly regionTrace?: ((line: string) => void) | undefined;
+  readonly regionTraces?: RegionTraces | undefined;
   /** Checks what is translated, for which the module must have a journal. */
   readonly checker?: RegionChecker | undefined;
 }
@@ -228,7 +227,7 @@ export class TranslateEngine implements Engine {
         blockAt: (host) => this.exports.blockAt(host),
         regionsMade: (first, count) => checker?.guard(first, count),
       },
-      options.regionTrace,
+      options.regionTraces,
     );
   }
 

@@ -67,7 +67,7 @@ function makeEngine(host: EngineHost, apicId: number, making: VcpuMaking): Engin
     host,
     translator,
     checker: making.checker?.(),
-    regionTrace: making.trace.regions,
+    regionTraces: making.trace,
     ...(cpuMemory === undefined ? {} : { memory: cpuMemory }),
   });
 }

@@ -64,6 +64,7 @@ export class Code {
   private readonly free = new Map<ValType, number[]>();
   private readonly scopes: Local[][] = [];
   private readonly hints: { at: number; likely: boolean }[] = [];
+  private readonly notes: { at: number; text: string }[] = [];
   private depth = 0;
 
   constructor(module: ModuleBuilder, type: FuncType) {
@@ -135,6 +136,7 @@ export class Code {
   rewind(mark: Mark): void {
     this.out.length = mark.length;
     this.hints.length = mark.hints;
+    while ((this.notes.at(-1)?.at ?? 0) > mark.length) this.notes.pop();
     this.depth = mark.depth;
     this.scopes.length = mark.scopes;
   }
@@ -151,6 +153,20 @@ export class Code {
     this.out.raw(behind);
     this.depth = depth;
     for (const { at, likely } of hints) this.hints.push({ at: at + moved, likely });
+    for (const note of this.notes) if (note.at > mark.length) note.at += moved;
+  }
+
+  /** A line for readers of the text, in front of what follows. */
+  note(text: string): void {
+    this.notes.push({ at: this.out.length, text });
+  }
+
+  /** The code so far, and its notes, for src/wasm/text.ts. */
+  get noted(): {
+    readonly code: Uint8Array;
+    readonly notes: readonly { readonly at: number; readonly text: string }[];
+  } {
+    return { code: this.out.view().slice(), notes: this.notes };
   }
 
   /** Bytes of code so far. */

@@ -25,6 +25,8 @@ export interface CompilerOptions {
   /** Modules that are kept. */
   readonly modules?: number;
   readonly onFault?: (error: unknown) => void;
+  /** Takes each region as text, a line at a time. */
+  readonly dump?: ((line: string) => void) | undefined;
 }
 
 /** A vCPU, as the compiler sees it. */
@@ -110,6 +112,7 @@ export class Compiler {
       constants,
       handlers: handlersOf(constants.engineModule, options.instructions),
       exports: new Set(WebAssembly.Module.exports(constants.engineModule).map(({ name }) => name)),
+      dump: options.dump,
       missed: (name) => this.byHandler.set(name, (this.byHandler.get(name) ?? 0) + 1),
     };
   }

@@ -8,6 +8,7 @@ import type { HandlerSpec } from "../handlers.ts";
 import { DESCRIPTOR_SIZE, DESCRIPTORS, RECORD, VAR } from "../layout.ts";
 import { STATUS } from "../status.ts";
 import { ControlFlow, type Edge } from "./control-flow.ts";
+import { disassemble } from "./disassembly.ts";
 import type { Region } from "./region.ts";
 import {
   DYNAMIC_FLAGS,
@@ -37,16 +38,32 @@ class RegionEmitter {
   private readonly handlers: readonly (HandlerSpec | undefined)[];
   private readonly records: DataView;
   private readonly missed: MissCounter;
+  /** Instructions stand as text before their code. */
+  private readonly withNotes: boolean;
   /** Flags at the end of the blocks written so far. */
   private readonly flagsAfter = new Map<number, FlagState>();
   private readonly knownAfter = new Map<number, Knowledge>();
 
-  constructor(code: RegionCode, region: Region, handlers: readonly (HandlerSpec | undefined)[], missed: MissCounter) {
+  constructor(
+    code: RegionCode,
+    region: Region,
+    handlers: readonly (HandlerSpec | undefined)[],
+    missed: MissCounter,
+    withNotes: boolean,
+  ) {
     this.code = code;
     this.region = region;
     this.handlers = handlers;
     this.records = new DataView(region.records.buffer, region.records.byteOffset, region.records.byteLength);
     this.missed = missed;
+    this.withNotes = withNotes;
+  }
+
+  private note(number: number, record: number, page: number): void {
+    const linear = this.region.pages[page];
+    const address = linear + BigInt(this.records.getUint16(record + RECORD.PLACE, true) & 0xfff);
+    const text = disassemble(this.handlers[number], this.records, record, linear);
+    this.code.c.note(`${BigInt.asUintN(64, address).toString(16)}  ${text}`);
   }
 
   write(): void {
@@ -93,6 +110,7 @@ class RegionEmitter {
     for (let record = block.record; record <= block.last; record += RECORD.SIZE) {
       const number = this.records.getUint16(record + RECORD.HANDLER, true);
       if (number === PSEUDO.FALL_THROUGH) break;
+      if (this.withNotes) this.note(number, record, block.page);
       outcome = this.emitInstruction(number, this.constants(node, record));
       if (outcome.kind !== "next") break;
     }
@@ -289,11 +307,12 @@ export function emitRegion(
   slot: number,
   handlers: readonly (HandlerSpec | undefined)[],
   missed: MissCounter,
+  withNotes = false,
 ): Code {
   const c = new Code(m, REGION_TYPE);
   const records = new DataView(region.records.buffer, region.records.byteOffset, region.records.byteLength);
   const lanes = vectorUse(region, handlers, records).lanes();
   const code = new RegionCode(c, parts, region.pages, DESCRIPTORS + slot * DESCRIPTOR_SIZE, lanes);
-  new RegionEmitter(code, region, handlers, missed).write();
+  new RegionEmitter(code, region, handlers, missed, withNotes).write();
   return c;
 }

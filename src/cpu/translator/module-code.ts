@@ -3,6 +3,7 @@
 import type { Helper, Service } from "../../isa/helper.ts";
 import type { Code } from "../../wasm/code.ts";
 import { type FuncRef, type FuncType, ModuleBuilder } from "../../wasm/module.ts";
+import { wasmText } from "../../wasm/text.ts";
 import { IMPORT } from "../engine-imports.ts";
 import type { HandlerSpec } from "../handlers.ts";
 import { JOURNAL_EXPORT, JOURNAL_TYPE, watchStores } from "../journal.ts";
@@ -20,6 +21,8 @@ export interface ModuleParts {
   /** What the engine module exports. */
   readonly exports: ReadonlySet<string>;
   readonly missed: MissCounter;
+  /** Takes each region as text: its instructions, each before its code. */
+  readonly dump?: ((line: string) => void) | undefined;
 }
 
 export class ModuleCode {
@@ -42,8 +45,15 @@ export class ModuleCode {
 
   /** Writes a region. Where that throws, nothing of it stays. */
   add(region: Region): void {
-    const { handlers, missed } = this.parts;
-    this.codes.push(emitRegion(this.m, this.regionParts, region, this.first + this.count, handlers, missed));
+    const { handlers, missed, dump } = this.parts;
+    const number = this.first + this.count;
+    const code = emitRegion(this.m, this.regionParts, region, number, handlers, missed, dump !== undefined);
+    if (dump !== undefined) {
+      const { code: bytes, notes } = code.noted;
+      dump(`region ${number}, ${region.instructions} instructions`);
+      for (const line of wasmText(bytes, notes)) dump(line);
+    }
+    this.codes.push(code);
   }
 
   toBytes(): Uint8Array<ArrayBuffer> {

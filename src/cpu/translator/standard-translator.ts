@@ -4,12 +4,15 @@
 import { INSTRUCTIONS } from "../../isa/table.ts";
 import { RegionChecker } from "./check.ts";
 import { compileOnSameThread } from "./same-thread.ts";
-import { type MakeTranslator, Translator } from "./translator.ts";
+import { type MakeTranslator, Translator, type TranslatorOptions } from "./translator.ts";
 
 /** Makes the translators of one machine's vCPUs. */
 export function standardTranslator(): MakeTranslator {
-  const compiler = compileOnSameThread({ instructions: INSTRUCTIONS });
-  return (host, trace) => new Translator(host, { compiler, trace });
+  let compiler: TranslatorOptions["compiler"] | undefined;
+  return (host, traces) => {
+    compiler ??= compileOnSameThread({ instructions: INSTRUCTIONS, dump: traces?.code });
+    return new Translator(host, { compiler, trace: traces?.regions });
+  };
 }
 
 /** Makes what holds one of `every` executions of regions against the interpreter, for engine modules with a journal. */

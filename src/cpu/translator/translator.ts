@@ -21,8 +21,13 @@ export interface TranslatorOptions {
   readonly largeAfter?: number;
 }
 
-/** `trace` as in the options. */
-export type MakeTranslator = (host: TranslatorHost, trace?: (line: string) => void) => Translator;
+/** What can be told of regions, a line at a time: when they come and go, and their instructions with the code made of them. */
+export interface RegionTraces {
+  readonly regions?: ((line: string) => void) | undefined;
+  readonly code?: ((line: string) => void) | undefined;
+}
+
+export type MakeTranslator = (host: TranslatorHost, traces?: RegionTraces) => Translator;
 
 /** The engine that a translator works for. */
 export interface TranslatorHost {

@@ -41,7 +41,8 @@ try {
     kernel,
     disks: openDisks(data.disks),
     ...(await engineFor(config.checkRegions)),
-    translator: await translatorFor(config.engine, data.compiler),
+    // Whoever wants to read code has it made here.
+    translator: await translatorFor(config.engine, config.trace.includes("code") ? undefined : data.compiler),
     mailbox: new MailboxReceiver(data.mailbox),
     mailboxMemory: data.mailbox,
     post,

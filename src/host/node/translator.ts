@@ -16,5 +16,6 @@ export async function translatorFor(
   }
   const { Translator } = await import("../../cpu/translator/translator.ts");
   let next = 0;
-  return (host, trace) => new Translator(host, { compiler: compileElsewhere(connections[next++]), trace });
+  return (host, traces) =>
+    new Translator(host, { compiler: compileElsewhere(connections[next++]), trace: traces?.regions });
 }
