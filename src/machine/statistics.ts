@@ -137,11 +137,12 @@ export function machineStatistics(pc: Pc): MachineStatistics {
   const { vm, processors } = pc;
   const counted = processors.statistics();
   const vcpus = counted.map(({ vcpu }) => vcpu);
-  const idle = vcpus.map(({ thread }) => thread?.idleNs ?? 0);
+  const least = (of: (thread: VcpuThreadStatistics) => number): number =>
+    Math.min(...vcpus.map(({ thread }) => (thread === undefined ? 0 : of(thread))));
   return {
     timeNs: vm.clock.now(),
-    idleNs: processors.parallel ? Math.min(...idle) : vm.statistics.nsIdle,
-    idles: vm.statistics.idles,
+    idleNs: processors.parallel ? least(({ idleNs }) => idleNs) : vm.statistics.nsIdle,
+    idles: processors.parallel ? least(({ idles }) => idles) : vm.statistics.idles,
     timerLateMaxNs: Math.max(vm.statistics.timerLateMaxNs, ...vcpus.map(({ thread }) => thread?.timerLateMaxNs ?? 0)),
     vcpus,
     io: { ...pc.io.statistics },
