@@ -192,7 +192,9 @@ export const DESCRIPTOR_SIZE = 1024;
 /** Regions that a vCPU may have at a time. */
 export const REGIONS_MAX = 32768;
 export const DESCRIPTOR = { ENTERED: 0, BLOCKS: 4 } as const;
-export const CPU_MEMORY_SIZE = DESCRIPTORS + REGIONS_MAX * DESCRIPTOR_SIZE;
+/** A byte for each page of host memory: not 0 where a write table may have it. */
+export const WRITTEN_PAGES = DESCRIPTORS + REGIONS_MAX * DESCRIPTOR_SIZE;
+export const CPU_MEMORY_SIZE = WRITTEN_PAGES + 0x100000;
 
 /** What stores to guest RAM have overwritten, in engine modules that note it (src/cpu/translator/check.ts): address, bytes (i32 each), what was there,
  *  rounded up to 8 bytes. Such engines have larger memories. */

@@ -30,6 +30,7 @@ import {
   TLB_SETS,
   TLB_TABLE_SIZE,
   VAR,
+  WRITTEN_PAGES,
 } from "./layout.ts";
 
 export interface TlbFuncs {
@@ -361,12 +362,15 @@ export function emitTlb(m: ModuleBuilder, env: (c: Code) => Env): TlbFuncs {
         ),
     );
     c.st64(cpu, slot, linear.and(-4096n).xor(host.and(-4096).zx()));
+    c.if(table.sub(TLB_BASE).and(TLB_TABLE_SIZE), () => c.st8(cpu, host.shrU(12), 1, WRITTEN_PAGES));
   });
 
   const protectPage = m.func("protectPage", ["i32"], [], (c) => {
     const x = env(c);
     const [page] = c.params;
     const { cpu } = x;
+    c.if(cpu.ld8u(page.shrU(12), WRITTEN_PAGES).eqz(), () => c.ret());
+    c.st8(cpu, page.shrU(12), 0, WRITTEN_PAGES);
     const mask = c.let(
       i32(-1)
         .shrU(i32(32).sub(cpu.ld32(0, VAR.RAM_BITS)))
