@@ -23,7 +23,7 @@ const count = Number(process.argv[2] ?? 192);
 if (!Number.isInteger(count) || count < 1 || count > 512) throw new Error("the number of handlers must be 1 to 512");
 
 const folder = await mkdtemp(join(tmpdir(), "skep-profile-"));
-const { bytes, plan } = generateEngineModule(true);
+const { bytes, plan } = generateEngineModule({ countHandlers: true });
 const host = { ...webHost, engineModule: new WebAssembly.Module(bytes) };
 
 /** Executions by handler of one run from power-on to power-off. */

@@ -43,7 +43,7 @@ import { emitBlocks, emitInvalidation } from "./blocks.ts";
 import { emitInvalidateRange, emitSeal } from "./code-pages.ts";
 import { buildOpcodeMaps } from "./decode-table.ts";
 import { emitDecoder, layOutTables, PSEUDO } from "./decoder.ts";
-import { IMPORT } from "./engine-imports.ts";
+import { IMPORT, ORDERED_EXPORT } from "./engine-imports.ts";
 import { type EngineParts, HelperEnv } from "./env.ts";
 import { type HandlerPlan, type HandlerSpec, planHandlers } from "./handlers.ts";
 import { emitInterpreter } from "./interpreter.ts";
@@ -152,7 +152,7 @@ export interface EngineMemoryLimits {
 }
 
 /** What does not depend on the instruction table: memory, paging, access paths, services. */
-function emitFoundation(limits: EngineMemoryLimits, journal: boolean): Foundation {
+function emitFoundation(limits: EngineMemoryLimits, { journal, ordered }: EngineModuleOptions): Foundation {
   const m = new ModuleBuilder();
   const pages = (journal ? JOURNAL_END : CPU_MEMORY_SIZE) / 65536;
   const cpu = m.importMemory(IMPORT, "cpu", { min: pages, max: pages, shared: true });
@@ -166,6 +166,13 @@ function emitFoundation(limits: EngineMemoryLimits, journal: boolean): Foundatio
   const hostProtectPage = m.importFunc(IMPORT, "protectPage", ["i32"], []);
   const codeWritten = m.importFunc(IMPORT, "codeWritten", ["i32", "i32"], []);
   if (journal) emitJournal(m, cpu, ram);
+  if (ordered) {
+    ram.ordered = true;
+    m.exportFunc(
+      ORDERED_EXPORT,
+      m.func(ORDERED_EXPORT, [], [], () => undefined),
+    );
+  }
   const slowLoads = new Map<Width, FuncRef>();
   const slowStores = new Map<Width, FuncRef>();
   let slowLocked: LockedFuncs["slowLocked"] | undefined;
@@ -331,16 +338,23 @@ export interface EngineModule {
 /** The record argument of a handler that is a function of its own. */
 const HANDLER_TYPE = { params: ["i32"], results: ["i32"] } as const;
 
-/** Builds the engine module for a set of instructions. `inlineNames` are the handlers inside the main loop, most frequent first. `journal`: stores
- *  to guest RAM note what they overwrite. */
+export interface EngineModuleOptions {
+  /** Count executions by handler (HANDLER_COUNTS). */
+  readonly countHandlers?: boolean;
+  /** Stores to guest RAM note what they overwrite. */
+  readonly journal?: boolean;
+  /** Accesses to guest RAM are in order for other threads, for hosts whose own order is weaker than that of x86 processors. */
+  readonly ordered?: boolean;
+}
+
+/** Builds the engine module for a set of instructions. `inlineNames` are the handlers inside the main loop, most frequent first. */
 export function buildEngineModule(
   instructions: readonly Instruction[],
   inlineNames: readonly string[],
   limits: EngineMemoryLimits,
-  countHandlers = false,
-  journal = false,
+  options: EngineModuleOptions = {},
 ): EngineModule {
-  const scratch = emitFoundation(limits, journal);
+  const scratch = emitFoundation(limits, options);
   const probe = (spec: HandlerSpec): Usage => {
     const c = new Code(scratch.m, HANDLER_TYPE);
     const x = new InterpreterSemantics(
@@ -363,7 +377,7 @@ export function buildEngineModule(
   const rank = new Map(inlineNames.map((name, i) => [name, i]));
   const plan = planHandlers(instructions, probe, rank);
 
-  const base = emitFoundation(limits, journal);
+  const base = emitFoundation(limits, options);
   const { m, env, store, parts } = base;
   const tables = layOutTables(plan.entries, buildOpcodeMaps(plan.entries));
   m.data(base.cpu, DECODE_BASE, tables.bytes);
@@ -395,7 +409,7 @@ export function buildEngineModule(
     inline: plan.handlers.slice(PSEUDO.COUNT, PSEUDO.COUNT + inlineCount) as HandlerSpec[],
     blocks,
     deliverPending: store.func(deliverPending),
-    countHandlers,
+    countHandlers: options.countHandlers === true,
   });
   m.exportFunc("run", run);
   m.exportFunc("deliverInterrupt", store.func(deliverInterrupt));

@@ -1,16 +1,16 @@
 // The engine module with all instructions, as machines use it. Generating it takes about a third of a second: hosts keep the bytes.
 
 import { INSTRUCTIONS } from "../isa/table.ts";
-import { buildEngineModule, type EngineModule } from "./engine-module.ts";
+import { buildEngineModule, type EngineModule, type EngineModuleOptions } from "./engine-module.ts";
 import { INLINE_HANDLERS } from "./inline-handlers.ts";
 
 /** Memory of guest RAM that the module demands at least, in pages of 64 KiB. */
 const RAM_PAGES = 1;
 
-/** `countHandlers`: the module counts executions by handler (HANDLER_COUNTS), and has none inline. `journal`: its stores note what they overwrite. */
-export function generateEngineModule(countHandlers = false, journal = false): EngineModule {
-  const inline = countHandlers ? [] : INLINE_HANDLERS;
-  return buildEngineModule(INSTRUCTIONS, inline, { ramPages: RAM_PAGES }, countHandlers, journal);
+/** One that counts handlers has none inline. */
+export function generateEngineModule(options: EngineModuleOptions = {}): EngineModule {
+  const inline = options.countHandlers === true ? [] : INLINE_HANDLERS;
+  return buildEngineModule(INSTRUCTIONS, inline, { ramPages: RAM_PAGES }, options);
 }
 
 let made: WebAssembly.Module | undefined;
@@ -24,6 +24,6 @@ export function engineModule(): WebAssembly.Module {
 
 /** The same for engines whose regions are checked. */
 export function engineModuleWithJournal(): WebAssembly.Module {
-  madeWithJournal ??= new WebAssembly.Module(generateEngineModule(false, true).bytes);
+  madeWithJournal ??= new WebAssembly.Module(generateEngineModule({ journal: true }).bytes);
   return madeWithJournal;
 }

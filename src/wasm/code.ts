@@ -1,7 +1,7 @@
 // The body of one function: statements are written out as they are stated, with labels for structured control flow and branch hints
 // (metadata.code.branch_hint). Calls happen where they are stated; their results are locals.
 
-import { ATOMIC_LOAD, ATOMIC_RMW, ATOMIC_STORE, ATOMIC_WIDTH, type Memory, storeKind } from "./memory.ts";
+import { ATOMIC_LOAD, ATOMIC_RMW, ATOMIC_STORE, ATOMIC_WIDTH, emitFence, type Memory, storeKind } from "./memory.ts";
 import type { FuncRef, FuncType, GlobalRef, ModuleBuilder, TableRef, TagRef } from "./module.ts";
 import { VAL_TYPE_CODE, type ValType } from "./ops.ts";
 import { asVal, Const, type Operand, Val } from "./value.ts";
@@ -216,6 +216,7 @@ export class Code {
     this.watched(memory, address, bytes, offset);
     memory.address(address).emit(this.out);
     value.emit(this.out);
+    if (memory.ordered) this.atomicFence();
     if (kind.prefix !== undefined) this.out.u8(kind.prefix);
     this.out.u8(kind.code);
     memory.emitArg(this.out, 0, offset);
@@ -304,13 +305,12 @@ export class Code {
   }
 
   atomicFence(): void {
-    this.out.u8(0xfe);
-    this.out.u8(0x03);
-    this.out.u8(0);
+    emitFence(this.out);
   }
 
   memoryFill(memory: Memory, address: Operand, byte: Operand, count: Operand): void {
     this.watched(memory, address, count);
+    if (memory.ordered) this.atomicFence();
     memory.address(address).emit(this.out);
     asVal(byte, "i32").emit(this.out);
     asVal(count, memory.addressType).emit(this.out);
@@ -321,6 +321,7 @@ export class Code {
 
   memoryCopy(to: Memory, toAddress: Operand, from: Memory, fromAddress: Operand, count: Operand): void {
     this.watched(to, toAddress, count);
+    if (to.ordered) this.atomicFence();
     to.address(toAddress).emit(this.out);
     from.address(fromAddress).emit(this.out);
     asVal(count, to.addressType).emit(this.out);
@@ -328,6 +329,7 @@ export class Code {
     this.out.u32(10);
     this.out.u32(to.index);
     this.out.u32(from.index);
+    if (from.ordered) this.atomicFence();
   }
 
   // Control

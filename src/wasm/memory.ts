@@ -86,7 +86,15 @@ class Load extends Val {
     if (this.kind.prefix !== undefined) out.u8(this.kind.prefix);
     out.u8(this.kind.code);
     this.memory.emitArg(out, 0, this.offset);
+    if (this.memory.ordered) emitFence(out);
   }
+}
+
+/** atomic.fence */
+export function emitFence(out: ByteWriter): void {
+  out.u8(0xfe);
+  out.u8(0x03);
+  out.u8(0);
 }
 
 /** One memory of a module. Alignment hints are always 1 byte (no effect on x86 hosts), except for atomics, which need their own. */
@@ -95,6 +103,8 @@ export class Memory {
   readonly limits: MemoryLimits;
   /** Writes code in front of every store of `bytes` bytes at an address. */
   watch: ((c: Code, address: Val, bytes: Operand) => void) | undefined;
+  /** Loads and stores are in order for other threads on any host, as x86 processors order theirs: a fence follows each load and precedes each store. */
+  ordered = false;
 
   constructor(index: number, limits: MemoryLimits) {
     this.index = index;

@@ -100,13 +100,15 @@ export class Rig {
     shared?: WebAssembly.Memory,
     /** Checks the regions that the translator makes. */
     checker?: RegionChecker,
+    /** Another engine module than the standard one. */
+    module?: WebAssembly.Module,
   ) {
     const pages = ramMemoryBytes(RAM_BYTES) / 65536;
     this.ram = shared ?? new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
     this.bytes = new Uint8Array(this.ram.buffer);
     this.view = new DataView(this.ram.buffer);
     this.engine = new TranslateEngine({
-      module: checker === undefined ? engineModule() : engineModuleWithJournal(),
+      module: module ?? (checker === undefined ? engineModule() : engineModuleWithJournal()),
       checker,
       ram: this.ram,
       ramBytes: RAM_BYTES,

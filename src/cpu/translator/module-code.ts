@@ -4,7 +4,7 @@ import type { Helper, Service } from "../../isa/helper.ts";
 import type { Code } from "../../wasm/code.ts";
 import { type FuncRef, type FuncType, ModuleBuilder } from "../../wasm/module.ts";
 import { wasmText } from "../../wasm/text.ts";
-import { IMPORT } from "../engine-imports.ts";
+import { IMPORT, ORDERED_EXPORT } from "../engine-imports.ts";
 import type { HandlerSpec } from "../handlers.ts";
 import { JOURNAL_EXPORT, JOURNAL_TYPE, watchStores } from "../journal.ts";
 import type { CodeConstants } from "./compile-service.ts";
@@ -77,6 +77,7 @@ export class ModuleCode {
       }
       return func;
     };
+    ram.ordered = parts.exports.has(ORDERED_EXPORT);
     if (parts.exports.has(JOURNAL_EXPORT)) watchStores(ram, () => support(JOURNAL_EXPORT, JOURNAL_TYPE));
     const notOfRegions = (): never => {
       throw new Untranslatable("an access that regions do not make");
