@@ -181,7 +181,8 @@ export function machineConfig(request: MachineRequest): MachineConfig {
   const known = ENGINES.find((name) => name === engine);
   if (known === undefined) bad(`unknown engine "${engine}": known are ${ENGINES.join(", ")}`);
   const deterministic = seed(request.deterministic);
-  const usual: Threads = cpus === 1 || deterministic !== undefined || request.checkRegions ? "one" : "each";
+  const single = deterministic !== undefined || request.checkRegions || request.profile;
+  const usual: Threads = cpus === 1 || single ? "one" : "each";
   const threads = THREADS.find((name) => name === (request.threads ?? usual));
   if (threads === undefined) bad(`unknown threads "${request.threads}": known are ${THREADS.join(", ")}`);
   if (threads === "each" && deterministic !== undefined) bad("a deterministic machine has one thread");
