@@ -9,7 +9,7 @@ export const TRACE_KINDS = {
   msr: "MSRs that the core answers for",
   anomalies: "the first few of each kind of guest mistake",
   regions: "regions of translated code: handed over, first entered, dropped",
-  code: "regions as text: guest instructions, each before the WebAssembly made of it (long)",
+  code: "regions as text: guest instructions, each before its WebAssembly (long)",
   state: "where the vCPU is, twice a second, and all registers at the end",
   blocks: "where the vCPU is after each block of instructions (slow)",
 } as const;
