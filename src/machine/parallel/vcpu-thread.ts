@@ -168,6 +168,8 @@ export class VcpuThread {
       this.bell.ring();
     } else if (outcome.kind === "idle") {
       this.output.flush();
+      // What an order posted may have been taken while the vCPU looked for events, and would not wake it.
+      if (link.orders !== orders) return;
       const before = clock.now();
       this.sleep(before, outcome.wakeAt);
       const ns = clock.now() - before;
