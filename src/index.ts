@@ -13,9 +13,9 @@ import {
   type ControlRequest,
   type IoApicPin,
   type MachineStatus,
-  MEMORY_PIECE,
+  readPieces,
+  writePieces,
 } from "./machine/control.ts";
-import { bytesOfHex, hexOfBytes } from "./machine/hexadecimal.ts";
 import {
   CHANNEL,
   type Command,
@@ -289,21 +289,12 @@ export class VirtualMachine extends EventTarget implements AsyncDisposable {
   }
 
   /** Guest-physical memory. Bytes that are no RAM are refused. */
-  async readMemory(gpa: number, length: number): Promise<Uint8Array> {
-    const bytes = new Uint8Array(length);
-    for (let at = 0; at < length; at += MEMORY_PIECE) {
-      const piece = Math.min(MEMORY_PIECE, length - at);
-      const answer = (await this.control({ what: "read-memory", gpa: gpa + at, length: piece })) as { bytes: string };
-      bytes.set(bytesOfHex(answer.bytes) ?? [], at);
-    }
-    return bytes;
+  readMemory(gpa: number, length: number): Promise<Uint8Array> {
+    return readPieces((request) => this.control(request), gpa, length);
   }
 
-  async writeMemory(gpa: number, bytes: Uint8Array): Promise<void> {
-    for (let at = 0; at < bytes.length; at += MEMORY_PIECE) {
-      const piece = hexOfBytes(bytes.subarray(at, at + MEMORY_PIECE));
-      await this.control({ what: "write-memory", gpa: gpa + at, bytes: piece });
-    }
+  writeMemory(gpa: number, bytes: Uint8Array): Promise<void> {
+    return writePieces((request) => this.control(request), gpa, bytes);
   }
 
   /** Registers of a vCPU's local APIC. */

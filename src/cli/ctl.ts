@@ -5,7 +5,7 @@ import { parseArgs } from "node:util";
 import { SkepError } from "../errors.ts";
 import { ControlClient, socketNames } from "../host/node/control-socket.ts";
 import { reason } from "../host/node/file-block.ts";
-import { type IoApicPin, type MachineStatus, MEMORY_PIECE } from "../machine/control.ts";
+import { type IoApicPin, type MachineStatus, readPieces, writePieces } from "../machine/control.ts";
 import type { ApicDump, RegisterValues, VcpuRequest } from "../machine/vcpu-control.ts";
 import { statisticsText } from "./statistics-text.ts";
 
@@ -95,13 +95,7 @@ function hexDump(gpa: number, bytes: Uint8Array): string {
 async function readMemory(client: ControlClient, given: Given): Promise<unknown> {
   const gpa = number(given.args[0], "guest-physical address");
   const length = number(given.args[1], "length in bytes");
-  const pieces: Buffer[] = [];
-  for (let at = 0; at < length; at += MEMORY_PIECE) {
-    const piece = Math.min(MEMORY_PIECE, length - at);
-    const answer = (await control(client, { what: "read-memory", gpa: gpa + at, length: piece })) as { bytes: string };
-    pieces.push(Buffer.from(answer.bytes, "hex"));
-  }
-  const bytes = Buffer.concat(pieces);
+  const bytes = Buffer.from(await readPieces((request) => control(client, request), gpa, length));
   if (given.file === undefined) return { gpa, bytes: bytes.toString("hex") };
   try {
     writeFileSync(given.file, bytes);
@@ -114,10 +108,7 @@ async function readMemory(client: ControlClient, given: Given): Promise<unknown>
 async function writeMemory(client: ControlClient, given: Given): Promise<unknown> {
   const gpa = number(given.args[0], "guest-physical address");
   const bytes = bytesToWrite(given);
-  for (let at = 0; at < bytes.length; at += MEMORY_PIECE) {
-    const piece = bytes.subarray(at, at + MEMORY_PIECE).toString("hex");
-    await control(client, { what: "write-memory", gpa: gpa + at, bytes: piece });
-  }
+  await writePieces((request) => control(client, request), gpa, bytes);
   return { gpa, length: bytes.length };
 }
 

@@ -74,6 +74,27 @@ function dumpIoApic(pc: Pc): readonly IoApicPin[] {
   });
 }
 
+/** Who answers requests: a machine, or the socket of one. */
+type Ask = (request: ControlRequest) => Promise<unknown>;
+
+/** Guest-physical memory of any length, asked for piece by piece. */
+export async function readPieces(ask: Ask, gpa: number, length: number): Promise<Uint8Array> {
+  const bytes = new Uint8Array(length);
+  for (let at = 0; at < length; at += MEMORY_PIECE) {
+    const piece = Math.min(MEMORY_PIECE, length - at);
+    const answer = (await ask({ what: "read-memory", gpa: gpa + at, length: piece })) as { bytes: string };
+    bytes.set(bytesOfHex(answer.bytes) ?? [], at);
+  }
+  return bytes;
+}
+
+export async function writePieces(ask: Ask, gpa: number, bytes: Uint8Array): Promise<void> {
+  for (let at = 0; at < bytes.length; at += MEMORY_PIECE) {
+    const piece = hexOfBytes(bytes.subarray(at, at + MEMORY_PIECE));
+    await ask({ what: "write-memory", gpa: gpa + at, bytes: piece });
+  }
+}
+
 function memoryRange(gpa: number, length: number): void {
   if (!Number.isSafeInteger(gpa) || gpa < 0 || !Number.isInteger(length) || length < 1 || length > MEMORY_PIECE)
     throw new SkepError("config", `a piece of memory is 1 to ${MEMORY_PIECE} bytes at an address that is not negative`);

@@ -14,7 +14,7 @@ import {
   x87Scale,
   x87SquareRoot,
 } from "./arithmetic.ts";
-import { integerOperand, onRegisters, readInteger, realOperand, stackIndex } from "./operands.ts";
+import { integerOperand, maskedFlags, onRegisters, readInteger, realOperand, stackIndex } from "./operands.ts";
 import {
   FLAGS_SHIFT,
   quickly,
@@ -31,7 +31,6 @@ import { x87Extract, x87Remainder } from "./remainder.ts";
 import {
   BEFORE_RESULT,
   CONDITION_CODES,
-  EXCEPTIONS,
   type Extended,
   empty,
   filled,
@@ -248,13 +247,6 @@ const x87ExtractInstruction = helper("x87ExtractInstruction", [], [], (x) => {
   });
   x.done();
 });
-
-/** Takes the other course where flags raise an exception that is not masked; gives them, fixed. */
-function maskedFlags(x: Sem, stack: FloatStack, flags: Val): Val {
-  const raised = withDenormal(x, flags);
-  stack.unless(raised.and(x.get(FCW).not()).and(EXCEPTIONS));
-  return raised;
-}
 
 function remainder(name: string, row: string, nearest: number): Instruction {
   return {

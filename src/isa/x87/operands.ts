@@ -2,8 +2,9 @@
 
 import type { Val } from "../../wasm/value.ts";
 import type { FloatStack, Sem } from "../semantics.ts";
+import { FCW } from "../state.ts";
 import { x87FromDouble, x87FromInteger, x87FromSingle } from "./format.ts";
-import { note, useX87 } from "./state.ts";
+import { EXCEPTIONS, note, useX87, withDenormal } from "./state.ts";
 
 export interface Number80 {
   readonly sig: Val;
@@ -53,4 +54,11 @@ export function onRegisters(x: Sem, body: (stack: FloatStack) => void, otherwise
       otherwise();
     },
   );
+}
+
+/** Takes the other course where flags raise an exception that is not masked; gives them, fixed. */
+export function maskedFlags(x: Sem, stack: FloatStack, flags: Val): Val {
+  const raised = withDenormal(x, flags);
+  stack.unless(raised.and(x.get(FCW).not()).and(EXCEPTIONS));
+  return raised;
 }

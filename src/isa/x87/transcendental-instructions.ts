@@ -4,14 +4,12 @@ import { i32, select, type Val } from "../../wasm/value.ts";
 import { type Helper, helper } from "../helper.ts";
 import type { Instruction, InstructionGroup } from "../instruction.ts";
 import type { Env } from "../semantics.ts";
-import { FCW } from "../state.ts";
 import { x87PowerLess1, x87TimesLogarithm, x87TimesLogarithmPlus1 } from "./exponential.ts";
 import { BIAS, exponentOf, MAX_EXPONENT, TOP_BIT } from "./format.ts";
-import { onRegisters } from "./operands.ts";
+import { maskedFlags, onRegisters } from "./operands.ts";
 import { packed, quickly } from "./quick.ts";
 import {
   BEFORE_RESULT,
-  EXCEPTIONS,
   filled,
   INDEFINITE_SE,
   INDEFINITE_SIG,
@@ -141,8 +139,7 @@ function onAngle(
           stack.unless(exponentOf(se).geU(ANGLE_LIMIT));
           if (pushes) stack.room();
           const { results, flags } = compute(x, sig, se);
-          const raised = withDenormal(x, flags);
-          stack.unless(raised.and(x.get(FCW).not()).and(EXCEPTIONS));
+          const raised = maskedFlags(x, stack, flags);
           stack.note();
           stack.report(raised, STATUS.C2);
           stack.write(0, results[0].sig, results[0].se);
