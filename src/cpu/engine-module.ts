@@ -67,6 +67,7 @@ import { emitFlagFunctions } from "./translator/flags.ts";
 import {
   END_SECTION,
   emitRegionAccess,
+  emitRegionJumps,
   encodeEnds,
   encodeHandlers,
   HANDLER_SECTION,
@@ -325,6 +326,7 @@ function emitTranslatorExports(
   m.exportTable(SUPPORT.TABLE, table);
   for (const [helper, func] of store.independent()) m.exportFunc(SUPPORT.HELPER + helper.name, func);
   emitRegionAccess(m, env, paging, invalidateRange);
+  emitRegionJumps(m, parts.cpu, table);
   const flags = emitFlagFunctions(m, parts.cpu);
   m.exportFunc(SUPPORT.FLAG_PARTS, flags.flagParts);
   m.exportFunc(SUPPORT.SPILL_FLAGS, flags.spillFlags);

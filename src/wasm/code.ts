@@ -523,6 +523,17 @@ export class Code {
     return this.takeResults(func.type);
   }
 
+  /** Calls a function whose last result is an i32, branches where that is not zero, and else fixes the other results. */
+  callOrLeave(func: FuncRef, args: readonly Operand[], label: Label): Local[] {
+    this.args(func.type, args, func.name);
+    this.out.u8(0x10);
+    this.out.u32(func.index);
+    this.hint("unlikely");
+    this.out.u8(0x0d);
+    this.out.u32(this.distance(label));
+    return this.takeResults({ params: [], results: func.type.results.slice(0, -1) });
+  }
+
   /** Calls a function of one result and fixes it. */
   call(func: FuncRef, ...args: Operand[]): Local {
     const results = this.callMany(func, args);

@@ -5,9 +5,9 @@ import { test } from "node:test";
 import type { HandlerSpec } from "../../src/cpu/handlers.ts";
 import { RECORD } from "../../src/cpu/layout.ts";
 import { engineModule } from "../../src/cpu/standard-module.ts";
-import { DYNAMIC_FLAGS, REGION_TYPE, RegionCode, type RegionParts } from "../../src/cpu/translator/region-code.ts";
+import { DYNAMIC_FLAGS, RegionCode, type RegionParts } from "../../src/cpu/translator/region-code.ts";
 import { RecordConstants, TranslatorSemantics } from "../../src/cpu/translator/semantics.ts";
-import { decodeHandlers, HANDLER_SECTION, SUPPORT } from "../../src/cpu/translator/support.ts";
+import { decodeHandlers, HANDLER_SECTION, HANDLER_TYPE, SUPPORT } from "../../src/cpu/translator/support.ts";
 import { RIP } from "../../src/isa/state.ts";
 import { INSTRUCTIONS } from "../../src/isa/table.ts";
 import { Code } from "../../src/wasm/code.ts";
@@ -48,7 +48,7 @@ function translate(bytes: readonly number[]): { length: number; flags: string; s
     tlbIndexMask: 0x7ff8,
     tlbMasks: [0n, 1n, 3n, 7n, 15n],
   };
-  const c = new Code(m, REGION_TYPE);
+  const c = new Code(m, HANDLER_TYPE);
   const region = new RegionCode(c, parts, [BigInt(AT.CODE)], 0, new Map());
   let length = 0;
   let flags = "";

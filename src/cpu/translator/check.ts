@@ -25,8 +25,7 @@ import { ARENA, ARENA_SIZE, BLOCK, JOURNAL, JOURNAL_END, LIMIT_NOW, RECORD, VAR 
 import { STATUS } from "../status.ts";
 import { CheckHost } from "./check-host.ts";
 import { Journal } from "./check-journal.ts";
-import { REGION_TYPE } from "./region-code.ts";
-import { SUPPORT } from "./support.ts";
+import { HANDLER_TYPE, SUPPORT } from "./support.ts";
 
 export interface CheckCounts {
   /** Executions of regions that were compared. */
@@ -138,10 +137,10 @@ export class RegionChecker {
     this.journal = new Journal(this.view, parts.ram, parts.ramBytes);
     this.table = parts.exports[SUPPORT.TABLE] as WebAssembly.Table;
     const m = new ModuleBuilder();
-    const entry = m.importFunc("check", "enter", REGION_TYPE.params, REGION_TYPE.results);
-    const stop = m.importFunc("check", "stop", REGION_TYPE.params, REGION_TYPE.results);
+    const entry = m.importFunc("check", "enter", HANDLER_TYPE.params, HANDLER_TYPE.results);
+    const stop = m.importFunc("check", "stop", HANDLER_TYPE.params, HANDLER_TYPE.results);
     for (const func of [entry, stop]) {
-      const stub = m.func(func.name, REGION_TYPE.params, REGION_TYPE.results, (c) =>
+      const stub = m.func(func.name, HANDLER_TYPE.params, HANDLER_TYPE.results, (c) =>
         c.results([c.call(func, c.params[0])]),
       );
       m.exportFunc(func.name, stub);

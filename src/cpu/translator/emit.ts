@@ -10,15 +10,9 @@ import { STATUS } from "../status.ts";
 import { ControlFlow, type Edge } from "./control-flow.ts";
 import { disassemble } from "./disassembly.ts";
 import type { Region } from "./region.ts";
-import {
-  DYNAMIC_FLAGS,
-  type FlagState,
-  REGION_TYPE,
-  type RecordPlace,
-  RegionCode,
-  type RegionParts,
-} from "./region-code.ts";
+import { DYNAMIC_FLAGS, type FlagState, type RecordPlace, RegionCode, type RegionParts } from "./region-code.ts";
 import { ConditionalFlags, type Outcome, RecordConstants, TranslatorSemantics } from "./semantics.ts";
+import { HANDLER_TYPE } from "./support.ts";
 import { Untranslatable } from "./untranslatable.ts";
 import { common, type Knowledge, NOTHING_KNOWN, VectorUse } from "./vectors.ts";
 
@@ -220,12 +214,8 @@ class RegionEmitter {
     const { code } = this;
     const { c, cpu } = code;
     const block = this.region.blocks[node];
-    c.if(
-      code.budget.leS(cpu.ld32(0, VAR.LIMIT)),
-      () => code.leave(STATUS.ENTER, this.place(node, block.record), undefined, block.page),
-      undefined,
-      "unlikely",
-    );
+    const leave = code.toLeave(STATUS.ENTER, this.place(node, block.record), code.flags, block.page);
+    c.brIf(leave, code.budget.leS(cpu.ld32(0, VAR.LIMIT)), "unlikely");
     c.set(code.budget, code.budget.sub(block.instructions));
   }
 
@@ -309,7 +299,7 @@ export function emitRegion(
   missed: MissCounter,
   withNotes = false,
 ): Code {
-  const c = new Code(m, REGION_TYPE);
+  const c = new Code(m, HANDLER_TYPE);
   const records = new DataView(region.records.buffer, region.records.byteOffset, region.records.byteLength);
   const lanes = vectorUse(region, handlers, records).lanes();
   const code = new RegionCode(c, parts, region.pages, DESCRIPTORS + slot * DESCRIPTOR_SIZE, lanes);

@@ -1,36 +1,18 @@
 // The code of one region while it is being written: the guest's registers and flags in locals, and the ways out, which put them back into
 // the vCPU's memory.
 
-import {
-  DEBUG_TRAPS,
-  DR7,
-  FCF,
-  type Field,
-  FLAG,
-  FRES,
-  FX,
-  GPR_COUNT,
-  RFLAGS,
-  RIP,
-  RIP_BASE,
-  SHADOW,
-} from "../../isa/state.ts";
+import { DEBUG_TRAPS, DR7, type Field, FLAG, GPR_COUNT, RFLAGS, RIP, RIP_BASE } from "../../isa/state.ts";
 import { type Code, type Label, Local, type Mark } from "../../wasm/code.ts";
 import type { Memory } from "../../wasm/memory.ts";
 import type { FuncRef, FuncType, TableRef } from "../../wasm/module.ts";
 import { i32, type Operand, op, select, type Val } from "../../wasm/value.ts";
-import { PSEUDO } from "../decoder.ts";
 import type { EngineParts } from "../env.ts";
-import { BLOCK, DESCRIPTOR, JUMP_CACHE, JUMP_CACHE_ENTRIES, RECORD, VAR } from "../layout.ts";
+import { BLOCK, DESCRIPTOR, RECORD, VAR } from "../layout.ts";
 import { STATUS } from "../status.ts";
-import { jumpTag } from "../tlb.ts";
 import { FLAG_KIND, type FlagParts, type FlagSource, partsOf, sourceOfKind, widthIndex } from "./flags.ts";
 import { type FloatKnowledge, FloatRegisters } from "./float-stack.ts";
-import { SUPPORT } from "./support.ts";
+import { HANDLER_TYPE, SUPPORT } from "./support.ts";
 import { type Knowledge, type Lane, NOTHING_KNOWN, VectorRegisters } from "./vectors.ts";
-
-/** Type of handlers and regions: (record) -> status. */
-export const REGION_TYPE: FuncType = { params: ["i32"], results: ["i32"] };
 
 /** What the code of regions is written against. */
 export interface RegionParts extends EngineParts {
@@ -56,22 +38,24 @@ export interface RecordPlace {
   readonly distance: number;
 }
 
+/** How a region leaves, in one constant: number of the block (10 bits), number of the record in it, page, status. */
+const WAY_OUT = { RECORD: 10, PAGE: 17, STATUS: 22 } as const;
+
+function wayOut(status: number, { block, distance }: RecordPlace, page: number): number {
+  const record = distance / RECORD.SIZE;
+  if (block >> WAY_OUT.RECORD !== 0 || record >> (WAY_OUT.PAGE - WAY_OUT.RECORD) !== 0)
+    throw new RangeError("a region is too large");
+  return block | (record << WAY_OUT.RECORD) | (page << WAY_OUT.PAGE) | (status << WAY_OUT.STATUS);
+}
+
 /** VAR.CODE_KEY of 64-bit code. */
 const MODE_64 = 2;
 
-/** HOST of a dead block (src/cpu/blocks.ts). */
-const DEAD = -1;
-
-/** Offset of the jump cache's entry for a linear address. */
-function jumpCacheSlot(linear: Val): Val {
-  return linear
-    .wrap()
-    .xor(linear.shrU(14).wrap())
-    .and(JUMP_CACHE_ENTRIES - 1)
-    .shl(4);
-}
-
 const SPILL_TYPE: FuncType = { params: ["i32", "i64", "i64", "i32"], results: [] };
+/** (target, record, status) -> status, as a region's. */
+const GO_ON_TYPE: FuncType = { params: ["i64", "i32", "i32"], results: ["i32"] };
+/** (linear, record) -> whether it is. */
+const IS_BLOCK_TYPE: FuncType = { params: ["i64", "i32"], results: ["i32"] };
 const PARTS_TYPE: FuncType = { params: ["i32", "i64", "i64", "i32"], results: ["i64", "i64", "i32"] };
 
 /** What passes between locals and the vCPU's memory at a place. */
@@ -108,6 +92,8 @@ export class RegionCode {
   private readonly flagCarry: Local;
   private readonly status: Local;
   private readonly at: Local;
+  /** As `wayOut` makes it. */
+  private readonly way: Local;
   private readonly target: Local;
   private readonly used = new Set<number>();
   private readonly written = new Set<number>();
@@ -115,7 +101,6 @@ export class RegionCode {
   private places: { readonly mark: Mark; readonly what: Transfer; readonly depth: () => Operand }[] = [];
   private readonly held = new Map<number, Local>();
   private saveAll: Label | undefined;
-  private interpret: Label | undefined;
   private chain: Label | undefined;
   private saved: Label | undefined;
 
@@ -147,6 +132,7 @@ export class RegionCode {
     this.flagCarry = c.local("i32");
     this.status = c.local("i32");
     this.at = c.local("i32");
+    this.way = c.local("i32");
     this.target = c.local("i64");
   }
 
@@ -159,32 +145,46 @@ export class RegionCode {
         this.chain = chain;
         c.block((saveAll) => {
           this.saveAll = saveAll;
-          c.block((interpret) => {
-            this.interpret = interpret;
-            const entered = this.descriptor + DESCRIPTOR.ENTERED;
-            c.st32(cpu, 0, cpu.ld32(0, entered).add(1), entered);
-            const entry = c.local("i32", cpu.ld16u(c.params[0].sub(BLOCK.SIZE - BLOCK.ENTRY)));
-            this.loadRegisters(true);
-            this.later("load floats", () =>
-              entries.reduce<Val>((depth, block, n) => {
-                const own = this.floats.depthOf(block);
-                return own === 0 ? depth : select(entry.eq(n), i32(own), depth);
-              }, i32(0)),
-            );
-            c.set(this.invalidations, cpu.ld32(0, VAR.COUNT_INVALIDATED));
-            this.enterPage(entry, entryPages);
-            body(entry);
-          });
-          c.set(this.status, STATUS.INTERPRET);
+          const entered = this.descriptor + DESCRIPTOR.ENTERED;
+          c.st32(cpu, 0, cpu.ld32(0, entered).add(1), entered);
+          const entry = c.local("i32", cpu.ld16u(c.params[0].sub(BLOCK.SIZE - BLOCK.ENTRY)));
+          this.loadRegisters(true);
+          this.later("load floats", () =>
+            entries.reduce<Val>((depth, block, n) => {
+              const own = this.floats.depthOf(block);
+              return own === 0 ? depth : select(entry.eq(n), i32(own), depth);
+            }, i32(0)),
+          );
+          c.set(this.invalidations, cpu.ld32(0, VAR.COUNT_INVALIDATED));
+          this.enterPage(entry, entryPages);
+          body(entry);
         });
+        this.takeWayOut();
         this.saveRegisters(true);
         this.later("save floats");
       });
-      c.if(this.target.ne(0n), () => this.goOn());
+      c.if(this.target.ne(0n), () =>
+        c.returnCall(this.parts.support(SUPPORT.GO_ON, GO_ON_TYPE), this.target, this.at, this.status),
+      );
     });
     c.st32(cpu, 0, this.at, VAR.IP);
     c.results([this.status]);
     for (const { mark, what, depth } of this.places.toReversed()) c.insert(mark, () => this.transfer(what, depth));
+  }
+
+  /** Where the region leaves by `way`: VAR.IP, status and page. */
+  private takeWayOut(): void {
+    const { c, cpu, way } = this;
+    const block = way.and((1 << WAY_OUT.RECORD) - 1).shl(2);
+    const distance = way.bits(WAY_OUT.RECORD, WAY_OUT.PAGE - WAY_OUT.RECORD).mul(RECORD.SIZE);
+    c.set(this.at, cpu.ld32(block, this.descriptor + DESCRIPTOR.BLOCKS).add(distance));
+    c.set(this.status, way.shrU(WAY_OUT.STATUS));
+    if (this.pages.length === 1) return;
+    c.switch(
+      way.bits(WAY_OUT.PAGE, WAY_OUT.STATUS - WAY_OUT.PAGE),
+      this.pages.slice(1).map((_, page) => [[page + 1], () => this.setPage(page + 1)]),
+      () => this.setPage(0),
+    );
   }
 
   private transfer(what: Transfer, depth: () => Operand): void {
@@ -250,21 +250,14 @@ export class RegionCode {
   /** Makes sure that a block (its number, offset in its page) of another page is where it was when the region was made; `otherwise` leaves. */
   enterBlock(block: number, offset: number, page: number, otherwise: () => void): void {
     if (page === this.page) return;
-    const { c, cpu } = this;
+    const { c } = this;
     c.if(
       this.mapped.and(1 << page).eqz(),
       () =>
         c.scope(() => {
-          const linear = c.let(this.rip(offset, page));
-          const slot = c.let(jumpCacheSlot(linear));
-          const record = c.let(this.addressOf({ block, distance: 0 }));
-          const same = cpu
-            .ld64(slot, JUMP_CACHE)
-            .eq(linear)
-            .and(cpu.ld32(slot, JUMP_CACHE + 8).eq(record))
-            .and(cpu.ld32(slot, JUMP_CACHE + 12).eq(jumpTag(cpu, linear)))
-            .and(cpu.ld32(record.sub(BLOCK.SIZE - BLOCK.HOST)).ne(DEAD));
-          c.if(same.eqz(), otherwise, undefined, "unlikely");
+          const known = this.parts.support(SUPPORT.IS_BLOCK, IS_BLOCK_TYPE);
+          const found = c.call(known, this.rip(offset, page), this.addressOf({ block, distance: 0 }));
+          c.if(found.eqz(), otherwise, undefined, "unlikely");
           c.set(this.mapped, this.mapped.or(1 << page));
         }),
       undefined,
@@ -286,42 +279,6 @@ export class RegionCode {
   /** Sets RIP_BASE for a record in a page. */
   private setPage(page: number): void {
     if (this.pages.length > 1) this.c.st64(this.cpu, 0, this.rip(0, page), RIP_BASE.offset);
-  }
-
-  /** Enters the region of a jump's target where the jump cache knows one (src/cpu/blocks.ts). */
-  private goOn(): void {
-    const { c, cpu, target } = this;
-    const slot = c.let(jumpCacheSlot(target));
-    const known = cpu
-      .ld64(slot, JUMP_CACHE)
-      .eq(target)
-      .and(cpu.ld32(slot, JUMP_CACHE + 12).eq(jumpTag(cpu, target)));
-    const budget = c.let(cpu.ld32(0, VAR.BUDGET));
-    c.if(
-      known.and(budget.gtS(cpu.ld32(0, VAR.LIMIT))),
-      () => {
-        const record = c.let(cpu.ld32(slot, JUMP_CACHE + 8));
-        c.st64(cpu, 0, target.and(-4096n), RIP_BASE.offset);
-        c.if(
-          cpu.ld16u(record, RECORD.HANDLER).eq(PSEUDO.ENTER_REGION),
-          () => {
-            const header = record.sub(BLOCK.SIZE);
-            c.st32(cpu, 0, budget.sub(cpu.ld32(header, BLOCK.COUNT)), VAR.BUDGET);
-            // The interrupt shadow of STI holds for one instruction: there is no poll before it.
-            c.st32(cpu, 0, 0, SHADOW.offset);
-            c.returnCallIndirect(this.parts.table, REGION_TYPE, cpu.ld32(header, BLOCK.REGION), [record]);
-          },
-          undefined,
-          "likely",
-        );
-        c.if(cpu.ld32(0, SHADOW.offset).eqz(), () => {
-          c.set(this.at, record);
-          c.set(this.status, STATUS.ENTER);
-        });
-      },
-      undefined,
-      "likely",
-    );
   }
 
   private loadRegisters(withVectors: boolean): void {
@@ -374,34 +331,32 @@ export class RegionCode {
 
   // Ways out
 
-  /** Leaves with a status for the record at an address, everything done up to here. `target`: the RIP that it goes on at, where another region
-   *  may begin. */
+  /** Leaves with a status for a record, everything done up to here. `target`: the RIP that it goes on at, where another region may begin. */
   leave(status: number, record: RecordPlace, target?: Val, page = this.page): void {
-    this.setPage(page);
-    const { source } = this.flags;
-    if (target !== undefined && source.kind !== "dynamic") this.storeFlags(partsOf(source));
-    else this.commitFlags(this.flags);
     if (target !== undefined) this.c.set(this.target, target);
-    this.c.set(this.at, this.addressOf(record));
-    this.c.set(this.status, status);
-    this.c.br(this.saveAll as Label);
+    this.leaveWith(status, record, this.flags, page);
   }
 
-  /** Leaves before the record at an address, for the interpreter to do it; `flags` are those before it. */
+  /** Leaves before a record, for the interpreter to do it; `flags` are those before it. */
   leaveToInterpret(record: RecordPlace, flags: FlagState): void {
-    this.setPage(this.page);
-    this.commitFlags(flags);
-    this.c.set(this.at, this.addressOf(record));
-    this.c.br(this.interpret as Label);
+    this.leaveWith(STATUS.INTERPRET, record, flags);
   }
 
   /** Leaves because the instruction at the record raised an exception; `flags` are those before it. */
   leaveFault(record: RecordPlace, flags: FlagState): void {
-    this.setPage(this.page);
+    this.leaveWith(STATUS.FAULT, record, flags);
+  }
+
+  private leaveWith(status: number, record: RecordPlace, flags: FlagState, page = this.page): void {
+    this.c.br(this.toLeave(status, record, flags, page));
+  }
+
+  /** What has to be done before branching to the label, which leaves. It does no harm where the branch is not taken: flag locals whose flags
+   *  are not committed hold nothing. */
+  toLeave(status: number, record: RecordPlace, flags: FlagState, page = this.page): Label {
     this.commitFlags(flags);
-    this.c.set(this.at, this.addressOf(record));
-    this.c.set(this.status, STATUS.FAULT);
-    this.c.br(this.saveAll as Label);
+    this.c.set(this.way, wayOut(status, record, page));
+    return this.saveAll as Label;
   }
 
   /** Does an instruction by its handler; nothing comes behind where it ends the block for sure. `usesVectors`: it may look at vector registers. */
@@ -412,7 +367,7 @@ export class RegionCode {
     this.saveRegisters(usesVectors);
     if (usesFloats) this.later("save floats");
     const record = c.let(this.addressOf(place));
-    const [status] = c.callIndirect(this.parts.table, REGION_TYPE, i32(handler), [record]);
+    const [status] = c.callIndirect(this.parts.table, HANDLER_TYPE, i32(handler), [record]);
     c.if(
       status,
       () => {
@@ -500,16 +455,7 @@ export class RegionCode {
     }
   }
 
-  /** Puts flags into the vCPU's memory. */
-  private storeFlags({ fres, fx, fcf }: FlagParts): void {
-    const { c, cpu } = this;
-    c.st64(cpu, 0, fres, FRES.offset);
-    c.st64(cpu, 0, fx, FX.offset);
-    c.st32(cpu, 0, fcf, FCF.offset);
-    c.set(this.flagKind, FLAG_KIND.MEMORY);
-  }
-
-  /** The same at the end of a block. Gives what holds at the start of those that follow. */
+  /** Brings the flags into the flag locals at the end of a block. Gives what holds at the start of those that follow. */
   settleFlags(): FlagState {
     const { source } = this.flags;
     this.commitFlags(this.flags);

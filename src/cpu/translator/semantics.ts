@@ -14,7 +14,7 @@ import {
   SREG,
   ZERO_OFFSET,
 } from "../../isa/state.ts";
-import { Local } from "../../wasm/code.ts";
+import { type Label, Local } from "../../wasm/code.ts";
 import type { FuncType } from "../../wasm/module.ts";
 import type { ValType } from "../../wasm/ops.ts";
 import { i32, i64, type Operand, op, reinterpreted, select, type Val } from "../../wasm/value.ts";
@@ -23,6 +23,7 @@ import { FLOAT_FIELDS, valueType } from "../env.ts";
 import type { HandlerSpec } from "../handlers.ts";
 import { RECORD, TLB_TABLE_SIZE } from "../layout.ts";
 import type { RecordFields } from "../row-semantics.ts";
+import { STATUS } from "../status.ts";
 import { carryOf, directCondition, type FlagSource, fresOf } from "./flags.ts";
 import type { FlagState, RecordPlace, RegionCode } from "./region-code.ts";
 import { SUPPORT } from "./support.ts";
@@ -261,9 +262,8 @@ export class TranslatorSemantics extends VectorSemantics {
           return;
         }
         const result = bits === 128 ? "v128" : valueType(bits);
-        const func = region.parts.support(SUPPORT.LOAD + bits, { params: ["i64"], results: ["i32", result] });
-        const [status, loaded] = c.callMany(func, [address]);
-        c.if(status, () => this.interpret());
+        const func = region.parts.support(SUPPORT.LOAD + bits, { params: ["i64"], results: [result, "i32"] });
+        const [loaded] = c.callOrLeave(func, [address], this.toInterpret());
         c.set(value, type === result ? loaded : op(`${type}.reinterpret_${result}`, loaded));
       },
       "likely",
@@ -309,7 +309,7 @@ export class TranslatorSemantics extends VectorSemantics {
         }
         const type: FuncType = { params: ["i64", value.type], results: ["i32"] };
         const given = number === undefined ? stored : op(`${value.type}.reinterpret_${number.type}`, stored);
-        c.if(c.call(region.parts.support(SUPPORT.STORE + bits, type), address, given), () => this.interpret());
+        c.callOrLeave(region.parts.support(SUPPORT.STORE + bits, type), [address, given], this.toInterpret());
       },
       "likely",
     );
@@ -364,6 +364,11 @@ export class TranslatorSemantics extends VectorSemantics {
   }
 
   // Faults: whatever may raise an exception is left to the interpreter from the start of the instruction.
+
+  /** A label that a branch leaves by, before the instruction. */
+  private toInterpret(): Label {
+    return this.region.toLeave(STATUS.INTERPRET, this.constants.at, this.before);
+  }
 
   protected interpret(): void {
     this.region.leaveToInterpret(this.constants.at, this.before);
@@ -492,7 +497,7 @@ export class TranslatorSemantics extends VectorSemantics {
   }
 
   jumpRelative(condition?: Val): void {
-    this.end({ kind: "jump", condition: condition === undefined ? undefined : this.c.let(condition.ne(0)) });
+    this.end({ kind: "jump", condition: condition === undefined ? undefined : this.c.let(condition) });
   }
 
   jumpTo(rip: Val): void {
