@@ -164,18 +164,18 @@ export abstract class EnvBase implements Env {
     return x.and(this.state.ld64(0, VAR.TLB_MASK + Math.log2(bits / 8) * 8)).eqz();
   }
 
-  protected loadRam(bits: Bits | 128, host: Val): Val {
+  protected loadRam(bits: Bits | 128, host: Val, offset = 0): Val {
     switch (bits) {
       case 8:
-        return this.ram.ld8u(host);
+        return this.ram.ld8u(host, offset);
       case 16:
-        return this.ram.ld16u(host);
+        return this.ram.ld16u(host, offset);
       case 32:
-        return this.ram.ld32(host);
+        return this.ram.ld32(host, offset);
       case 64:
-        return this.ram.ld64(host);
+        return this.ram.ld64(host, offset);
       case 128:
-        return this.ram.ldv128(host);
+        return this.ram.ldv128(host, offset);
     }
   }
 

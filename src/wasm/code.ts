@@ -66,6 +66,8 @@ export class Code {
   private readonly hints: { at: number; likely: boolean }[] = [];
   private readonly notes: { at: number; text: string }[] = [];
   private depth = 0;
+  /** Hears of each value that is fixed in a local. */
+  onFixed: ((value: Val, local: Local) => void) | undefined;
 
   constructor(module: ModuleBuilder, type: FuncType) {
     this.module = module;
@@ -101,6 +103,7 @@ export class Code {
     value.emit(this.out);
     this.out.u8(0x21);
     this.out.u32(local.index);
+    this.onFixed?.(value, local);
     return local;
   }
 

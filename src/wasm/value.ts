@@ -334,6 +334,18 @@ export function reinterpreted(value: Val): Val | undefined {
   return value instanceof Operation && REINTERPRETATIONS.has(value.op) ? value.args[0] : undefined;
 }
 
+const ADD = findOp("i64.add");
+const SUBTRACT = findOp("i64.sub");
+
+/** The parts of an i64 that is the sum of a value and a constant. */
+export function sumWithConstant(value: Val): { readonly base: Val; readonly constant: bigint } | undefined {
+  if (!(value instanceof Operation) || (value.op !== ADD && value.op !== SUBTRACT)) return undefined;
+  const [base, other] = value.args;
+  const { constant } = other;
+  if (typeof constant !== "bigint") return undefined;
+  return { base, constant: value.op === ADD ? constant : -constant };
+}
+
 type Folder = (a: number | bigint, b: number | bigint) => Val;
 
 /** How operations on constants are computed. */

@@ -60,7 +60,7 @@ function translate(bytes: readonly number[]): { length: number; flags: string; s
     length = c.length - before;
     flags = region.flags.source.kind;
   });
-  return { length, flags, support: support.filter((name) => name !== SUPPORT.SPILL_FLAGS) };
+  return { length, flags, support: support.filter((name) => name !== SUPPORT.SPILL_FLAGS && name !== SUPPORT.GO_ON) };
 }
 
 test("moves between registers and of immediates are a few bytes", () => {

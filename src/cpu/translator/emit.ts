@@ -7,6 +7,7 @@ import { PSEUDO } from "../decoder.ts";
 import type { HandlerSpec } from "../handlers.ts";
 import { DESCRIPTOR_SIZE, DESCRIPTORS, RECORD, VAR } from "../layout.ts";
 import { STATUS } from "../status.ts";
+import { Neighbourhoods } from "./access-scan.ts";
 import { ControlFlow, type Edge } from "./control-flow.ts";
 import { disassemble } from "./disassembly.ts";
 import type { Region } from "./region.ts";
@@ -100,6 +101,9 @@ class RegionEmitter {
     code.vectors.known = this.knownBefore(flow, node);
     code.page = block.page;
     code.floats.startBlock(node);
+    code.groups.forget();
+    code.neighbourhoods = new Neighbourhoods(this.records, block.record, block.last, this.handlers);
+    code.nesting = c.nesting;
     let outcome: Outcome = { kind: "next" };
     for (let record = block.record; record <= block.last; record += RECORD.SIZE) {
       const number = this.records.getUint16(record + RECORD.HANDLER, true);
@@ -233,6 +237,7 @@ class RegionEmitter {
     const flags = code.flags;
     const { known } = code.vectors;
     const floats = code.floats.knowledge;
+    const groups = code.groups.knowledge;
     const attempt = (flagsInLocals: boolean): void =>
       c.scope(() => {
         if (flagsInLocals) {
@@ -247,12 +252,12 @@ class RegionEmitter {
         attempt(false);
       } catch (error) {
         if (!(error instanceof ConditionalFlags)) throw error;
-        code.rewind(mark, flags, known, floats);
+        code.rewind(mark, flags, known, floats, groups);
         attempt(true);
       }
     } catch (error) {
       if (!(error instanceof Untranslatable)) throw error;
-      code.rewind(mark, flags, known, floats);
+      code.rewind(mark, flags, known, floats, groups);
       this.missed(spec.name);
       c.scope(() => code.callHandler(number, constants.at, mayUseVectors(spec), mayUseFloats(spec)));
       code.holdFlags();

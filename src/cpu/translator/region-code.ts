@@ -9,8 +9,10 @@ import { i32, type Operand, op, select, type Val } from "../../wasm/value.ts";
 import type { EngineParts } from "../env.ts";
 import { BLOCK, DESCRIPTOR, RECORD, VAR } from "../layout.ts";
 import { STATUS } from "../status.ts";
+import type { Neighbourhoods } from "./access-scan.ts";
 import { FLAG_KIND, type FlagParts, type FlagSource, partsOf, sourceOfKind, widthIndex } from "./flags.ts";
 import { type FloatKnowledge, FloatRegisters } from "./float-stack.ts";
+import { type GroupKnowledge, PageGroups } from "./page-groups.ts";
 import { HANDLER_TYPE, SUPPORT } from "./support.ts";
 import { type Knowledge, type Lane, NOTHING_KNOWN, VectorRegisters } from "./vectors.ts";
 
@@ -75,6 +77,11 @@ export class RegionCode {
   /** Number of the page where code is being written. */
   page = 0;
   readonly vectors: VectorRegisters;
+  readonly groups: PageGroups;
+  /** What the accesses of the block that is being written probably share lookups with. */
+  neighbourhoods: Neighbourhoods | undefined;
+  /** Blocks of WebAssembly that are open between instructions. */
+  nesting = 0;
   /** What depends on control registers alone, by key: computed where they may have changed. */
   private readonly controls = new Map<string, { readonly local: Local; readonly compute: () => Val }>();
   private readonly pages: readonly bigint[];
@@ -119,6 +126,13 @@ export class RegionCode {
     this.parts = parts;
     this.cpu = parts.cpu;
     this.gprs = Array.from({ length: GPR_COUNT }, () => c.local("i64"));
+    const numbers = new Map(this.gprs.map((local, n) => [local, n]));
+    this.groups = new PageGroups(
+      (local) => numbers.get(local),
+      () => c.variable("i32"),
+    );
+    this.groups.forget();
+    c.onFixed = (value, local) => this.groups.fixed(value, local);
     this.floats = new FloatRegisters(c, this.cpu);
     this.base = c.local("i64");
     this.mapped = c.local("i32");
@@ -308,6 +322,7 @@ export class RegionCode {
   setRegister(number: number, value: Val): void {
     this.used.add(number);
     this.written.add(number);
+    this.groups.setRegister(number, value, this.c.nesting !== this.nesting);
     this.c.set(this.gprs[number], value);
   }
 
@@ -403,6 +418,7 @@ export class RegionCode {
     c.set(this.mapped, 1 << this.page);
     this.flags = DYNAMIC_FLAGS;
     this.vectors.known = NOTHING_KNOWN;
+    this.groups.forget();
   }
 
   /** Makes the x87 stack what a block of the region takes it for, where control is about to go on there. */
@@ -518,7 +534,8 @@ export class RegionCode {
   }
 
   /** Takes back the code since `mark`. */
-  rewind(mark: Mark, flags: FlagState, known: Knowledge, floats: FloatKnowledge): void {
+  rewind(mark: Mark, flags: FlagState, known: Knowledge, floats: FloatKnowledge, groups: GroupKnowledge): void {
+    this.groups.return(groups);
     this.floats.forget(floats);
     this.c.rewind(mark);
     this.vectors.known = known;

@@ -22,6 +22,7 @@ import { atomicOperands, emitAtomic } from "../atomic-update.ts";
 import { FLOAT_FIELDS, valueType } from "../env.ts";
 import type { HandlerSpec } from "../handlers.ts";
 import { RECORD, TLB_TABLE_SIZE } from "../layout.ts";
+import { WALK } from "../paging.ts";
 import type { RecordFields } from "../row-semantics.ts";
 import { STATUS } from "../status.ts";
 import { carryOf, directCondition, type FlagSource, fresOf } from "./flags.ts";
@@ -229,7 +230,7 @@ export class TranslatorSemantics extends VectorSemantics {
 
   override load(bits: Bits | 128, linear: Val, access: Access = "data"): Val {
     if (access === "system") throw new Untranslatable("system access");
-    return this.loadAs(bits === 128 ? "v128" : valueType(bits), bits, linear, false);
+    return this.loadAs(bits === 128 ? "v128" : valueType(bits), bits, linear, false, access);
   }
 
   protected loadFloat(type: Lane, linear: Val): Val {
@@ -246,13 +247,20 @@ export class TranslatorSemantics extends VectorSemantics {
   }
 
   /** `strict`: the interpreter shall raise what the access raises where it is not aligned. */
-  private loadAs(type: ValType, bits: Bits | 128, linear: Val, strict: boolean): Val {
+  private loadAs(type: ValType, bits: Bits | 128, linear: Val, strict: boolean, access: Access = "data"): Val {
     const { c, region } = this;
     const address = c.let(linear);
+    const readAt = (host: Val, offset = 0): Val =>
+      type === "f64"
+        ? this.ram.ldf64(host, offset)
+        : type === "f32"
+          ? this.ram.ldf32(host, offset)
+          : this.loadRam(bits, host, offset);
+    const known = strict ? undefined : this.inGroup(bits, address, false, access);
+    if (known !== undefined) return c.let(readAt(known.host, known.offset));
     const value = c.local(type);
     const { hit, host } = this.lookUp(bits, address, 0, strict);
-    const read = (): Val =>
-      type === "f64" ? this.ram.ldf64(host) : type === "f32" ? this.ram.ldf32(host) : this.loadRam(bits, host);
+    const read = (): Val => readAt(host);
     c.if(
       hit,
       () => c.set(value, read()),
@@ -271,15 +279,62 @@ export class TranslatorSemantics extends VectorSemantics {
     return new Local(value.type, value.index, true);
   }
 
+  /** Where an access goes in the memory of guest RAM, where one lookup serves it and its neighbours (page-groups.ts). */
+  private inGroup(
+    bits: Bits | 128,
+    address: Val,
+    write: boolean,
+    access: Access,
+  ): { readonly host: Val; readonly offset: number } | undefined {
+    const { c, region } = this;
+    const { groups } = region;
+    const bytes = bits / 8;
+    const found = groups.find(address, bytes, write);
+    if (found !== undefined || this.conditional) return found;
+    const kind = access === "stack" ? "stack" : "operand";
+    const near = region.neighbourhoods?.of(this.constants.at.distance, kind, write);
+    if (near === undefined || near.low > 0 || near.high < bytes) return undefined;
+    const host = groups.add(address, near.low, near.high, write);
+    if (host === undefined) return undefined;
+    const first = c.let(address.add(BigInt(near.low)));
+    const size = near.high - near.low;
+    const entry = this.tlbEntry(first, write ? TLB_TABLE_SIZE : 0);
+    c.set(host, entry.wrap());
+    c.if(
+      entry.and(this.unalignedMask()).or(TranslatorSemantics.crosses(first, size)).ne(0n),
+      () => {
+        const func = region.parts.support(SUPPORT.PLACE, { params: ["i64", "i32", "i32"], results: ["i32"] });
+        c.set(host, c.call(func, first, write ? WALK.WRITE : 0, size));
+        c.brIf(this.toInterpret(), host.eq(-1), "unlikely");
+      },
+      undefined,
+      "unlikely",
+    );
+    return groups.find(address, bytes, write);
+  }
+
+  /** Not zero where bytes at an address cross the end of the page. (The TLB's entry does not tell: of an address its tag has only what the index
+   *  has not.) */
+  private static crosses(address: Val, bytes: number): Val {
+    return address
+      .and(0xfffn)
+      .add(BigInt(bytes - 1))
+      .and(0x1000n);
+  }
+
+  /** The mask of an access that need not be aligned: that of bytes, unless alignment is checked. */
+  private unalignedMask(): Val {
+    const { tlbMasks } = this.region.parts;
+    return this.control("unaligned mask", () => select(this.checksAlignment(), i64(tlbMasks[4]), tlbMasks[0]));
+  }
+
   /** Where an access goes in the memory of guest RAM, and whether it does. */
   private lookUp(bits: Bits | 128, address: Val, table: number, strict: boolean): { hit: Val; host: Val } {
     const entry = this.tlbEntry(address, table);
     if (bits !== 128 || strict) return { hit: this.hits(bits, entry), host: entry.wrap() };
-    // Vectors are often not aligned; where one crosses the end of the page, bit 12 of this is set. (The entry does not tell: of an address its
-    // tag has only what the index has not.)
-    const crosses = address.and(0xfffn).add(15n).and(0x1000n);
-    const { tlbMasks } = this.region.parts;
-    const mask = this.control("unaligned mask", () => select(this.checksAlignment(), i64(tlbMasks[4]), tlbMasks[0]));
+    // Vectors are often not aligned.
+    const crosses = TranslatorSemantics.crosses(address, 16);
+    const mask = this.unalignedMask();
     return { hit: entry.and(mask).or(crosses).eqz(), host: entry.wrap() };
   }
 
@@ -290,14 +345,19 @@ export class TranslatorSemantics extends VectorSemantics {
 
   override store(bits: Bits | 128, linear: Val, value: Val, access: Access = "data"): void {
     if (access === "system") throw new Untranslatable("system access");
-    this.storeAs(bits, linear, value, false);
+    this.storeAs(bits, linear, value, false, access);
   }
 
-  private storeAs(bits: Bits | 128, linear: Val, value: Val, strict: boolean): void {
+  private storeAs(bits: Bits | 128, linear: Val, value: Val, strict: boolean, access: Access = "data"): void {
     const { c, region } = this;
     const address = c.let(linear);
     const number = reinterpreted(value);
     const stored = c.let(number ?? value);
+    const known = strict ? undefined : this.inGroup(bits, address, true, access);
+    if (known !== undefined) {
+      c.store(this.ram, bits / 8, known.host, stored, known.offset);
+      return;
+    }
     const { hit, host } = this.lookUp(bits, address, TLB_TABLE_SIZE, strict);
     c.if(
       hit,
@@ -318,6 +378,12 @@ export class TranslatorSemantics extends VectorSemantics {
   protected override modifyMemory(bits: Bits, linear: Val, change: (old: Val) => Val): void {
     const { c } = this;
     const address = c.let(linear);
+    const known = this.inGroup(bits, address, true, "data");
+    if (known !== undefined) {
+      const before = c.let(this.loadRam(bits, known.host, known.offset));
+      c.store(this.ram, bits / 8, known.host, c.let(change(before)), known.offset);
+      return;
+    }
     const entry = this.tlbEntry(address, TLB_TABLE_SIZE);
     const host = c.local("i32", entry.wrap());
     c.if(

@@ -31,6 +31,7 @@ export const SUPPORT = {
   LOAD: "regionLoad",
   STORE: "regionStore",
   MODIFY: "regionModify",
+  PLACE: "regionGroupPlace",
   FLAG_PARTS: "flagParts",
   SPILL_FLAGS: "spillFlags",
   GO_ON: "regionGoOn",
@@ -243,6 +244,18 @@ export function emitRegionJumps(m: ModuleBuilder, cpu: Memory, table: TableRef):
   m.exportFunc(SUPPORT.IS_BLOCK, emitIsBlock(m, cpu));
 }
 
+/** (first, WALK.WRITE or 0, size) -> host offset of some bytes within a page of RAM, or -1 where the interpreter shall do what accesses them. */
+function emitGroupPlace(m: ModuleBuilder, env: (c: Code) => Env, place: FuncRef): FuncRef {
+  return m.func("regionGroupPlace", ["i64", "i32", "i32"], ["i32"], (c) => {
+    const x = env(c);
+    const [first, write, size] = c.params;
+    c.if(first.and(0xfffn).wrap().add(size).gtU(0x1000).or(checksAlignment(x)), () => c.ret(-1));
+    const at = c.let(c.call(place, first, write, 1));
+    c.if(at.ne(-1).and(write.ne(0)), () => c.if(isClosed(x, at), () => c.ret(-1)));
+    c.results([at]);
+  });
+}
+
 export function emitRegionAccess(
   m: ModuleBuilder,
   env: (c: Code) => Env,
@@ -254,6 +267,7 @@ export function emitRegionAccess(
     m.exportFunc(SUPPORT.LOAD + width, emitLoad(m, env, place, width));
     m.exportFunc(SUPPORT.STORE + width, emitStore(m, env, place, invalidateRange, width));
   }
+  m.exportFunc(SUPPORT.PLACE, emitGroupPlace(m, env, place));
   m.exportFunc(SUPPORT.MODIFY, emitModify(m, env, place));
 }
 
