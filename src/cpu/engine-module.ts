@@ -286,6 +286,8 @@ function emitUpdateMode(m: ModuleBuilder, env: (c: Code) => HelperEnv, retag: Fu
     const table = c.let(set.mul(2 * TLB_TABLE_SIZE).add(TLB_BASE));
     c.st32(cpu, 0, table, VAR.TLB_READ);
     c.st32(cpu, 0, table.add(TLB_TABLE_SIZE), VAR.TLB_WRITE);
+    const aligned = x.get(CPL).eq(3).and(x.get(CR0).and(CR0_BIT.AM).ne(0)).and(rflags.and(FLAG.AC).ne(0));
+    c.st64(cpu, 0, cpu.ld64(aligned.shl(5), VAR.TLB_MASK), VAR.UNALIGNED_MASK);
     c.invoke(retag);
   });
 }

@@ -62,6 +62,8 @@ export const VAR = {
   FEATURES: 0x3050,
   /** Masks that a TLB lookup's XOR must be clear of, for accesses of 1, 2, 4, 8, 16 bytes (i64 each): all bits above guest RAM, and misalignment. */
   TLB_MASK: 0x30a0,
+  /** The mask of an access that need not be aligned: that of one byte, or where alignment is checked (SDM Vol. 3A 6.15, #AC) that of 16 (i64). */
+  UNALIGNED_MASK: 0x3118,
   /** (Entries of a TLB table - 1) * 8. */
   TLB_INDEX_MASK: 0x30c8,
   /** Contents of an empty TLB entry before its index is mixed in: TLB_EMPTY_TAG and the host offset of a page that is nobody's (i64). */

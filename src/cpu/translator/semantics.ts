@@ -1,27 +1,15 @@
 // The semantics interface as the translator sees it: operands are constants of a record that exists, general registers are locals.
 
 import type { Access, AtomicUpdate, Bits, FloatStack } from "../../isa/semantics.ts";
-import {
-  CPL,
-  CR0,
-  CR0_BIT,
-  type Field,
-  FLAG,
-  RFLAGS,
-  RIP,
-  RIP_BASE,
-  SEGMENTS,
-  SREG,
-  ZERO_OFFSET,
-} from "../../isa/state.ts";
+import { type Field, RIP, RIP_BASE, SEGMENTS, SREG, ZERO_OFFSET } from "../../isa/state.ts";
 import { type Label, Local } from "../../wasm/code.ts";
 import type { FuncType } from "../../wasm/module.ts";
 import type { ValType } from "../../wasm/ops.ts";
-import { i32, i64, type Operand, op, reinterpreted, select, type Val } from "../../wasm/value.ts";
+import { i32, i64, type Operand, op, reinterpreted, type Val } from "../../wasm/value.ts";
 import { atomicOperands, emitAtomic } from "../atomic-update.ts";
 import { FLOAT_FIELDS, valueType } from "../env.ts";
 import type { HandlerSpec } from "../handlers.ts";
-import { RECORD, TLB_TABLE_SIZE } from "../layout.ts";
+import { RECORD, TLB_TABLE_SIZE, VAR } from "../layout.ts";
 import { WALK } from "../paging.ts";
 import type { RecordFields } from "../row-semantics.ts";
 import { STATUS } from "../status.ts";
@@ -324,8 +312,7 @@ export class TranslatorSemantics extends VectorSemantics {
 
   /** The mask of an access that need not be aligned: that of bytes, unless alignment is checked. */
   private unalignedMask(): Val {
-    const { tlbMasks } = this.region.parts;
-    return this.control("unaligned mask", () => select(this.checksAlignment(), i64(tlbMasks[4]), tlbMasks[0]));
+    return this.control("unaligned mask", () => this.state.ld64(0, VAR.UNALIGNED_MASK));
   }
 
   /** Where an access goes in the memory of guest RAM, and whether it does. */
@@ -336,11 +323,6 @@ export class TranslatorSemantics extends VectorSemantics {
     const crosses = TranslatorSemantics.crosses(address, 16);
     const mask = this.unalignedMask();
     return { hit: entry.and(mask).or(crosses).eqz(), host: entry.wrap() };
-  }
-
-  /** Alignment checking: SDM Vol. 3A 6.15, #AC. */
-  private checksAlignment(): Val {
-    return this.get(CPL).eq(3).and(this.get(CR0).and(CR0_BIT.AM).ne(0)).and(this.get(RFLAGS).and(FLAG.AC).ne(0));
   }
 
   override store(bits: Bits | 128, linear: Val, value: Val, access: Access = "data"): void {
