@@ -31,7 +31,7 @@ async function profile(names: readonly string[], program: string): Promise<Uint3
   const guest = await buildGuest(folder, program, names, { scale: 1, idle: false });
   const clock = new HostClock(host.now);
   const machine = new Machine({
-    config: machineConfig({ memory: "512M" }),
+    config: machineConfig({ engine: "interpret", memory: "512M" }),
     disks: [],
     clock,
     host,

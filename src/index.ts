@@ -70,7 +70,7 @@ export interface VirtualMachineOptions {
   readonly cpus?: number | string;
   /** CPU model with features added and taken away, as `x86-64-v2,+movbe,-sse4_2`. */
   readonly cpu?: string;
-  /** How guest code is executed: `interpret`, or `translate` for hot code. */
+  /** How guest code is executed: `translate`, which makes WebAssembly of what is hot, or `interpret`. */
   readonly engine?: string;
   /** `one` thread for all virtual CPUs in turn, or one for `each`, which machines with several have otherwise. */
   readonly threads?: string;

@@ -72,7 +72,7 @@ const OPTIONS: { readonly [name: string]: Option } = {
       `a port (0x${DEFAULT_DEBUG_EXIT_PORT.toString(16)}) through which the guest ends the run with status (value << 1) | 1`,
     ],
   },
-  engine: { value: "NAME", help: [`how guest code is executed: ${ENGINES.join(", ")}`] },
+  engine: { value: "NAME", help: [`how guest code is executed: ${ENGINES.join(", ")} (translate)`] },
   compiler: {
     value: COMPILER_PLACES.join("|"),
     help: ["whether code is translated on a thread of its own, or on the same as it runs on"],

@@ -177,7 +177,7 @@ function traceKind(name: string): TraceKind {
 /** Checks a request and fills in the defaults. */
 export function machineConfig(request: MachineRequest): MachineConfig {
   const { cpus, topology } = cpuCount(request.cpus ?? 1);
-  const engine = request.engine ?? "interpret";
+  const engine = request.engine ?? "translate";
   const known = ENGINES.find((name) => name === engine);
   if (known === undefined) bad(`unknown engine "${engine}": known are ${ENGINES.join(", ")}`);
   const deterministic = seed(request.deterministic);

@@ -35,7 +35,7 @@ const BY_HAND: ReadonlySet<string> = new Set(["vcpu", "machine"]);
 function makeMachine(): Machine {
   const clock = new HostClock(webHost.now);
   return new Machine({
-    config: machineConfig({ memory: "32M", serialPorts: 2, debugExit: true }),
+    config: machineConfig({ engine: "interpret", memory: "32M", serialPorts: 2, debugExit: true }),
     disks: [{ storage: new MemoryBlockStorage(new Uint8Array(1 << 20)), serial: "test" }],
     clock,
     host: new SeededHost({ ...webHost, engineModule: engineModule() }, 1),

@@ -33,7 +33,7 @@ class TestMachine {
   constructor(disk: Uint8Array, output: (text: string) => void, memory = "128M") {
     this.output = output;
     this.machine = new Machine({
-      config: machineConfig({ memory }),
+      config: machineConfig({ engine: "interpret", memory }),
       disks: [{ storage: new MemoryBlockStorage(disk), serial: "test" }],
       clock: this.clock,
       host: { ...webHost, engineModule: engineModule() },

@@ -41,7 +41,7 @@ function wildCode(random: Random): number[] {
 test(`${SEEDS} guests of random bytes`, { timeout: 600_000 }, () => {
   const clock = new HostClock(webHost.now);
   const machine = new Machine({
-    config: machineConfig({ memory: "16M", debugExit: true }),
+    config: machineConfig({ engine: "interpret", memory: "16M", debugExit: true }),
     disks: [{ storage: new MemoryBlockStorage(new Uint8Array(1 << 16)), serial: "wild" }],
     clock,
     host: { ...webHost, engineModule: engineModule() },
