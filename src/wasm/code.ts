@@ -59,7 +59,7 @@ export class Code {
   readonly module: ModuleBuilder;
   readonly type: FuncType;
   readonly params: readonly Local[];
-  private readonly out = new ByteWriter();
+  private readonly out = new ByteWriter(4096);
   private readonly localTypes: ValType[] = [];
   private readonly free = new Map<ValType, number[]>();
   private readonly scopes: Local[][] = [];
@@ -146,6 +146,10 @@ export class Code {
 
   /** Writes code at an earlier place, in front of what has been written since. Branches do not count: `write` opens and closes its own blocks. */
   insert(mark: Mark, write: () => void): void {
+    if (mark.length === this.out.length) {
+      write();
+      return;
+    }
     const behind = this.out.view().slice(mark.length);
     const hints = this.hints.splice(mark.hints);
     const { depth } = this;

@@ -2,8 +2,13 @@
 
 /** A growing byte buffer with LEB128 writers. */
 export class ByteWriter {
-  private bytes = new Uint8Array(256);
+  private bytes: Uint8Array<ArrayBuffer>;
   length = 0;
+
+  /** `expected`: bytes that there is room for without growing. */
+  constructor(expected = 256) {
+    this.bytes = new Uint8Array(expected);
+  }
 
   private room(count: number): void {
     const needed = this.length + count;
@@ -14,12 +19,12 @@ export class ByteWriter {
   }
 
   u8(value: number): void {
-    this.room(1);
+    if (this.length === this.bytes.length) this.room(1);
     this.bytes[this.length++] = value;
   }
 
   u32(value: number): void {
-    this.room(5);
+    if (this.length + 5 > this.bytes.length) this.room(5);
     let rest = value >>> 0;
     while (rest > 0x7f) {
       this.bytes[this.length++] = (rest & 0x7f) | 0x80;
@@ -39,7 +44,7 @@ export class ByteWriter {
   }
 
   s32(value: number): void {
-    this.room(5);
+    if (this.length + 5 > this.bytes.length) this.room(5);
     let rest = value | 0;
     while (rest < -64 || rest > 63) {
       this.bytes[this.length++] = (rest & 0x7f) | 0x80;

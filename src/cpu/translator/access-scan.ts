@@ -44,7 +44,7 @@ class BlockScan {
   private readonly roots = Array.from({ length: 16 }, (_, n) => n);
   private readonly deltas: number[] = new Array(16).fill(0);
   private next = 16;
-  private readonly open = new Map<string, Group>();
+  private readonly open = new Map<number, Group>();
   readonly accesses: Access[] = [];
 
   constructor(records: DataView) {
@@ -70,7 +70,7 @@ class BlockScan {
     write: boolean,
   ): void {
     const at = this.deltas[register] + distance;
-    const key = `${this.roots[register]} ${write}`;
+    const key = this.roots[register] * 2 + (write ? 1 : 0);
     let group = this.open.get(key);
     const low = Math.min(at, group?.low ?? at);
     const high = Math.max(at + bytes, group?.high ?? at);
@@ -150,14 +150,16 @@ class BlockScan {
   }
 }
 
-const key = (record: number, kind: AccessKind, write: boolean): string => `${record} ${kind} ${write}`;
+const key = (record: number, kind: AccessKind, write: boolean): number =>
+  record * 4 + (kind === "stack" ? 2 : 0) + (write ? 1 : 0);
 
 /** What the accesses of a block share lookups with, where they do. */
 export class Neighbourhoods {
-  private readonly known = new Map<string, Neighbourhood>();
+  private readonly known = new Map<number, Neighbourhood>();
 
   /** Looks at the records from one to another. */
   constructor(records: DataView, from: number, to: number, handlers: readonly (HandlerSpec | undefined)[]) {
+    if (from === to) return;
     const scan = new BlockScan(records);
     for (let record = from; record <= to; record += RECORD.SIZE) {
       const spec = handlers[records.getUint16(record + RECORD.HANDLER, true)];

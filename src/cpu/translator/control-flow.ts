@@ -31,6 +31,8 @@ export class ControlFlow {
   private order: number[] = [];
   private position: number[] = [];
   private readonly children: number[][] = [];
+  /** Edges to each node, once cycles have a single entry. */
+  private incoming: Edge[][] = [];
   private readonly loopHeads = new Set<number>();
   private readonly merges = new Set<number>();
 
@@ -177,7 +179,7 @@ export class ControlFlow {
   /** Forward predecessors of a node whose code has been written before it, where those are all; undefined where there are others. */
   predecessors(node: number): readonly number[] | undefined {
     if (this.loopHeads.has(node)) return undefined;
-    const found = this.edges.filter((edge) => edge.to === node && this.position[edge.from] >= 0);
+    const found = (this.incoming[node] ?? []).filter((edge) => this.position[edge.from] >= 0);
     return found.some((edge) => this.dispatches.has(edge.from)) ? undefined : found.map((edge) => edge.from);
   }
 
@@ -185,6 +187,8 @@ export class ControlFlow {
   emit(c: Code, entry: Local, body: Body): void {
     this.makeReducible(new Set(Array.from({ length: this.count }, (_, node) => node)));
     this.findDominators();
+    this.incoming = Array.from({ length: this.count }, () => []);
+    for (const edge of this.edges) this.incoming[edge.to].push(edge);
     const variables = new Map<number, Local>([[this.root.node, entry]]);
     for (const node of this.dispatches.keys())
       if (node !== this.root.node && this.position[node] >= 0) variables.set(node, c.local("i32", 0));

@@ -21,7 +21,7 @@ interface PageGroup extends Sum {
 
 /** What is known at a place, to come back to. */
 export interface GroupKnowledge {
-  readonly registers: readonly Sum[];
+  readonly registers: (Sum | undefined)[];
   readonly groups: readonly PageGroup[];
 }
 
@@ -30,8 +30,9 @@ export class PageGroups {
   private readonly newLocal: () => Local;
   /** What values fixed in locals are. */
   private readonly sums = new WeakMap<Val, Sum>();
-  private registers: Sum[] = [];
-  private groups: PageGroup[] = [];
+  /** Replaced, not changed, where a register is set, so that what was known before can be come back to. */
+  private registers: (Sum | undefined)[] = [];
+  private groups: readonly PageGroup[] = [];
   private roots = 0;
   private readonly hosts: Local[] = [];
 
@@ -43,17 +44,17 @@ export class PageGroups {
 
   /** Nothing is known: at the start of a block, and where a handler may have done anything. */
   forget(): void {
-    this.registers = Array.from({ length: 16 }, () => this.newRoot());
+    this.registers = new Array(16).fill(undefined);
     this.groups = [];
   }
 
   get knowledge(): GroupKnowledge {
-    return { registers: [...this.registers], groups: [...this.groups] };
+    return { registers: this.registers, groups: this.groups };
   }
 
   return({ registers, groups }: GroupKnowledge): void {
-    this.registers = [...registers];
-    this.groups = [...groups];
+    this.registers = registers;
+    this.groups = groups;
   }
 
   private newRoot(): Sum {
@@ -63,7 +64,9 @@ export class PageGroups {
   private sumOf(value: Val): Sum | undefined {
     if (value instanceof Local) {
       const register = this.isRegister(value);
-      return register === undefined ? this.sums.get(value) : this.registers[register];
+      if (register === undefined) return this.sums.get(value);
+      this.registers[register] ??= this.newRoot();
+      return this.registers[register];
     }
     const parts = sumWithConstant(value);
     const base = parts === undefined ? undefined : this.sumOf(parts.base);
@@ -80,7 +83,8 @@ export class PageGroups {
 
   /** A register is about to be set; `conditional`: on one of several paths. */
   setRegister(number: number, value: Val, conditional: boolean): void {
-    this.registers[number] = (conditional ? undefined : this.sumOf(value)) ?? this.newRoot();
+    const sum = conditional ? undefined : this.sumOf(value);
+    this.registers = this.registers.with(number, sum);
   }
 
   /** Where some bytes at an address are, as a host offset and a distance from it. What may be written may be read. */
@@ -103,7 +107,7 @@ export class PageGroups {
     if (sum === undefined) return undefined;
     const host = this.hosts[this.groups.length] ?? this.newLocal();
     this.hosts[this.groups.length] = host;
-    this.groups.push({ root: sum.root, delta: sum.delta + low, high: sum.delta + high, write, host });
+    this.groups = [...this.groups, { root: sum.root, delta: sum.delta + low, high: sum.delta + high, write, host }];
     return host;
   }
 }

@@ -520,14 +520,9 @@ export class RegionCode {
                 : source.kind === "compare"
                   ? [source.a, source.b]
                   : [source.a, source.b, ...(source.r === undefined ? [] : [source.r])];
-    const needed = new Set<number>();
-    for (const value of values) {
-      if (!(value instanceof Local)) continue;
-      needed.add(value.index);
-      if (c.hold(value)) this.held.set(value.index, value);
-    }
+    for (const value of values) if (value instanceof Local && c.hold(value)) this.held.set(value.index, value);
     for (const [index, local] of this.held) {
-      if (needed.has(index)) continue;
+      if (values.some((value) => value instanceof Local && value.index === index)) continue;
       c.release(local);
       this.held.delete(index);
     }

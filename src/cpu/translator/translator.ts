@@ -60,7 +60,7 @@ export interface TranslatorStatistics {
 
 /** Executions after which translating pays: on the thread that runs the guest a region costs some 0.4 ms, and it saves some 20 ns an execution. On
  *  another thread it costs finding and installing, some 0.1 ms; but what V8 then does to optimize it takes processor time on further threads. */
-const THRESHOLD = { SAME_THREAD: 16_000, BACKGROUND: 6_000 } as const;
+const THRESHOLD = { SAME_THREAD: 16_000, BACKGROUND: 10_000 } as const;
 /** Regions that have been asked for and not come yet; what else becomes hot waits. */
 const PENDING_MAX = 512;
 /** Runs from one look at what was entered to the next. */
@@ -128,13 +128,6 @@ export class Translator {
     this.flushes = this.view.getUint32(VAR.COUNT_ARENA_FLUSHES, true);
     this.log = options.trace === undefined ? undefined : new RegionLog(this.view, this.installer, options.trace);
     this.threshold = options.threshold ?? (this.service.background ? THRESHOLD.BACKGROUND : THRESHOLD.SAME_THREAD);
-    this.threshold =
-      options.threshold ??
-      (process.env.THR
-        ? Number(process.env.THR)
-        : this.service.background
-          ? THRESHOLD.BACKGROUND
-          : THRESHOLD.SAME_THREAD);
     this.askAfter = options.askAfter ?? ASK_AFTER;
     this.largeAfter = options.largeAfter ?? LARGE_AFTER;
     this.view.setUint32(VAR.HOT_THRESHOLD, this.threshold, true);

@@ -37,6 +37,7 @@ export const NOTHING_KNOWN: Knowledge = {
 export function common(all: readonly Knowledge[]): Knowledge {
   const [first, ...others] = all;
   if (first === undefined) return NOTHING_KNOWN;
+  if (others.every((other) => other === first)) return first;
   return {
     ordinary: first.ordinary.map((mask, n) => others.reduce((rest, { ordinary }) => rest & ordinary[n], mask)),
     required: new Set([...first.required].filter((key) => others.every(({ required }) => required.has(key)))),
