@@ -328,7 +328,7 @@ function emitTranslatorExports(
   m.exportTable(SUPPORT.TABLE, table);
   for (const [helper, func] of store.independent()) m.exportFunc(SUPPORT.HELPER + helper.name, func);
   emitRegionAccess(m, env, paging, invalidateRange);
-  emitRegionJumps(m, parts.cpu, table);
+  emitRegionJumps(m, parts.cpu);
   const flags = emitFlagFunctions(m, parts.cpu);
   m.exportFunc(SUPPORT.FLAG_PARTS, flags.flagParts);
   m.exportFunc(SUPPORT.SPILL_FLAGS, flags.spillFlags);

@@ -6,8 +6,9 @@ import type { HandlerSpec } from "../../src/cpu/handlers.ts";
 import { RECORD } from "../../src/cpu/layout.ts";
 import { engineModule } from "../../src/cpu/standard-module.ts";
 import { DYNAMIC_FLAGS, RegionCode, type RegionParts } from "../../src/cpu/translator/region-code.ts";
+import { HANDLER_TYPE } from "../../src/cpu/translator/region-jump.ts";
 import { RecordConstants, TranslatorSemantics } from "../../src/cpu/translator/semantics.ts";
-import { decodeHandlers, HANDLER_SECTION, HANDLER_TYPE, SUPPORT } from "../../src/cpu/translator/support.ts";
+import { decodeHandlers, HANDLER_SECTION, SUPPORT } from "../../src/cpu/translator/support.ts";
 import { RIP } from "../../src/isa/state.ts";
 import { INSTRUCTIONS } from "../../src/isa/table.ts";
 import { Code } from "../../src/wasm/code.ts";
@@ -60,7 +61,7 @@ function translate(bytes: readonly number[]): { length: number; flags: string; s
     length = c.length - before;
     flags = region.flags.source.kind;
   });
-  return { length, flags, support: support.filter((name) => name !== SUPPORT.SPILL_FLAGS && name !== SUPPORT.GO_ON) };
+  return { length, flags, support: support.filter((name) => name !== SUPPORT.SPILL_FLAGS) };
 }
 
 test("moves between registers and of immediates are a few bytes", () => {

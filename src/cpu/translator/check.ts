@@ -25,7 +25,8 @@ import { ARENA, ARENA_SIZE, BLOCK, JOURNAL, JOURNAL_END, LIMIT_NOW, RECORD, VAR 
 import { STATUS } from "../status.ts";
 import { CheckHost } from "./check-host.ts";
 import { Journal } from "./check-journal.ts";
-import { HANDLER_TYPE, SUPPORT } from "./support.ts";
+import { HANDLER_TYPE } from "./region-jump.ts";
+import { SUPPORT } from "./support.ts";
 
 export interface CheckCounts {
   /** Executions of regions that were compared. */

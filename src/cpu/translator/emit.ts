@@ -12,8 +12,8 @@ import { ControlFlow, type Edge } from "./control-flow.ts";
 import { disassemble } from "./disassembly.ts";
 import type { Region } from "./region.ts";
 import { DYNAMIC_FLAGS, type FlagState, type RecordPlace, RegionCode, type RegionParts } from "./region-code.ts";
+import { HANDLER_TYPE } from "./region-jump.ts";
 import { ConditionalFlags, type Outcome, RecordConstants, TranslatorSemantics } from "./semantics.ts";
-import { HANDLER_TYPE } from "./support.ts";
 import { Untranslatable } from "./untranslatable.ts";
 import { common, type Knowledge, NOTHING_KNOWN, VectorUse } from "./vectors.ts";
 

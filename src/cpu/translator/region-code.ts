@@ -1,7 +1,19 @@
 // The code of one region while it is being written: the guest's registers and flags in locals, and the ways out, which put them back into
 // the vCPU's memory.
 
-import { DEBUG_TRAPS, DR7, type Field, FLAG, GPR_COUNT, RFLAGS, RIP, RIP_BASE } from "../../isa/state.ts";
+import {
+  DEBUG_TRAPS,
+  DR7,
+  FCF,
+  type Field,
+  FLAG,
+  FRES,
+  FX,
+  GPR_COUNT,
+  RFLAGS,
+  RIP,
+  RIP_BASE,
+} from "../../isa/state.ts";
 import { type Code, type Label, Local, type Mark } from "../../wasm/code.ts";
 import type { Memory } from "../../wasm/memory.ts";
 import type { FuncRef, FuncType, TableRef } from "../../wasm/module.ts";
@@ -13,7 +25,8 @@ import type { Neighbourhoods } from "./access-scan.ts";
 import { FLAG_KIND, type FlagParts, type FlagSource, partsOf, sourceOfKind, widthIndex } from "./flags.ts";
 import { type FloatKnowledge, FloatRegisters } from "./float-stack.ts";
 import { type GroupKnowledge, PageGroups } from "./page-groups.ts";
-import { HANDLER_TYPE, SUPPORT } from "./support.ts";
+import { emitGoOn, HANDLER_TYPE } from "./region-jump.ts";
+import { SUPPORT } from "./support.ts";
 import { type Knowledge, type Lane, NOTHING_KNOWN, VectorRegisters } from "./vectors.ts";
 
 /** What the code of regions is written against. */
@@ -54,8 +67,6 @@ function wayOut(status: number, { block, distance }: RecordPlace, page: number):
 const MODE_64 = 2;
 
 const SPILL_TYPE: FuncType = { params: ["i32", "i64", "i64", "i32"], results: [] };
-/** (target, record, status) -> status, as a region's. */
-const GO_ON_TYPE: FuncType = { params: ["i64", "i32", "i32"], results: ["i32"] };
 /** (linear, record) -> whether it is. */
 const IS_BLOCK_TYPE: FuncType = { params: ["i64", "i32"], results: ["i32"] };
 const PARTS_TYPE: FuncType = { params: ["i32", "i64", "i64", "i32"], results: ["i64", "i64", "i32"] };
@@ -174,11 +185,21 @@ export class RegionCode {
           body(entry);
         });
         this.takeWayOut();
+        // The flags that most jumps out of regions have.
+        c.if(this.flagKind.eq(FLAG_KIND.LOGIC), () => {
+          c.st64(cpu, 0, this.flagA, FRES.offset);
+          c.st64(cpu, 0, 0, FX.offset);
+          c.st32(cpu, 0, 0, FCF.offset);
+          c.set(this.flagKind, FLAG_KIND.MEMORY);
+        });
         this.saveRegisters(true);
         this.later("save floats");
       });
       c.if(this.target.ne(0n), () =>
-        c.returnCall(this.parts.support(SUPPORT.GO_ON, GO_ON_TYPE), this.target, this.at, this.status),
+        emitGoOn(c, cpu, this.parts.table, this.target, (record) => {
+          c.set(this.at, record);
+          c.set(this.status, STATUS.ENTER);
+        }),
       );
     });
     c.st32(cpu, 0, this.at, VAR.IP);

@@ -3,26 +3,21 @@
 
 import type { Instruction } from "../../isa/instruction.ts";
 import type { Bits, Env } from "../../isa/semantics.ts";
-import { CPL, CR0, CR0_BIT, FLAG, PENDING_VECTOR, RFLAGS, RIP_BASE, SHADOW } from "../../isa/state.ts";
+import { CPL, CR0, CR0_BIT, FLAG, PENDING_VECTOR, RFLAGS } from "../../isa/state.ts";
 import type { Code } from "../../wasm/code.ts";
 import type { Memory } from "../../wasm/memory.ts";
-import type { FuncRef, FuncType, ModuleBuilder, TableRef } from "../../wasm/module.ts";
+import type { FuncRef, ModuleBuilder } from "../../wasm/module.ts";
 import { i32, op, select, type Val } from "../../wasm/value.ts";
 import { breakpointsEnabled } from "../breakpoints.ts";
 import { codeBits, isClosed, pageWords } from "../code-pages.ts";
 import { bothOpen, crossesPage, gather, scatter, secondPage } from "../crossing.ts";
 import { parseRow, type Row } from "../decode-table.ts";
-import { PSEUDO } from "../decoder.ts";
 import { valueType } from "../env.ts";
 import type { HandlerSpec } from "../handlers.ts";
-import { BLOCK, CROSSING, JUMP_CACHE, JUMP_CACHE_ENTRIES, PAGE_WORDS, RECORD, VAR } from "../layout.ts";
+import { BLOCK, CROSSING, JUMP_CACHE, PAGE_WORDS, VAR } from "../layout.ts";
 import { loadFrom, WIDTHS, type Width } from "../memory-access.ts";
 import { type PagingFuncs, WALK } from "../paging.ts";
-import { STATUS } from "../status.ts";
-import { jumpTag } from "../tlb.ts";
-
-/** Type of handlers and regions: (record) -> status. */
-export const HANDLER_TYPE: FuncType = { params: ["i32"], results: ["i32"] };
+import { isCached, jumpCacheSlot } from "./region-jump.ts";
 
 /** Names of the engine module's exports that regions import. */
 export const SUPPORT = {
@@ -34,7 +29,6 @@ export const SUPPORT = {
   PLACE: "regionGroupPlace",
   FLAG_PARTS: "flagParts",
   SPILL_FLAGS: "spillFlags",
-  GO_ON: "regionGoOn",
   IS_BLOCK: "regionIsBlock",
 } as const;
 
@@ -172,23 +166,6 @@ function emitModify(m: ModuleBuilder, env: (c: Code) => Env, place: FuncRef): Fu
 /** HOST of a dead block (src/cpu/blocks.ts). */
 const DEAD = -1;
 
-/** Offset of the jump cache's entry for a linear address. */
-function jumpCacheSlot(linear: Val): Val {
-  return linear
-    .wrap()
-    .xor(linear.shrU(14).wrap())
-    .and(JUMP_CACHE_ENTRIES - 1)
-    .shl(4);
-}
-
-/** Whether the jump cache knows a block at a linear address, by its slot. */
-function isCached(cpu: Memory, slot: Val, linear: Val): Val {
-  return cpu
-    .ld64(slot, JUMP_CACHE)
-    .eq(linear)
-    .and(cpu.ld32(slot, JUMP_CACHE + 12).eq(jumpTag(cpu, linear)));
-}
-
 /** (linear, record) -> whether the block of a record is what lies at a linear address now, as far as the jump cache knows. */
 function emitIsBlock(m: ModuleBuilder, cpu: Memory): FuncRef {
   return m.func("regionIsBlock", ["i64", "i32"], ["i32"], (c) => {
@@ -202,45 +179,7 @@ function emitIsBlock(m: ModuleBuilder, cpu: Memory): FuncRef {
   });
 }
 
-/** (target, record, status) -> status: where a region ends in a jump, enters the target's region where the jump cache knows one, or else the
- *  interpreter at the target's block; leaves with the status for the record where it does not know the target. */
-function emitGoOn(m: ModuleBuilder, cpu: Memory, table: TableRef): FuncRef {
-  return m.func("regionGoOn", ["i64", "i32", "i32"], ["i32"], (c) => {
-    const [target, record, status] = c.params;
-    const slot = c.let(jumpCacheSlot(target));
-    const budget = c.let(cpu.ld32(0, VAR.BUDGET));
-    c.if(
-      isCached(cpu, slot, target).and(budget.gtS(cpu.ld32(0, VAR.LIMIT))),
-      () => {
-        const found = c.let(cpu.ld32(slot, JUMP_CACHE + 8));
-        c.st64(cpu, 0, target.and(-4096n), RIP_BASE.offset);
-        c.if(
-          cpu.ld16u(found, RECORD.HANDLER).eq(PSEUDO.ENTER_REGION),
-          () => {
-            const header = found.sub(BLOCK.SIZE);
-            c.st32(cpu, 0, budget.sub(cpu.ld32(header, BLOCK.COUNT)), VAR.BUDGET);
-            // The interrupt shadow of STI holds for one instruction: there is no poll before it.
-            c.st32(cpu, 0, 0, SHADOW.offset);
-            c.returnCallIndirect(table, HANDLER_TYPE, cpu.ld32(header, BLOCK.REGION), [found]);
-          },
-          undefined,
-          "likely",
-        );
-        c.if(cpu.ld32(0, SHADOW.offset).eqz(), () => {
-          c.st32(cpu, 0, found, VAR.IP);
-          c.ret(STATUS.ENTER);
-        });
-      },
-      undefined,
-      "likely",
-    );
-    c.st32(cpu, 0, record, VAR.IP);
-    c.results([status]);
-  });
-}
-
-export function emitRegionJumps(m: ModuleBuilder, cpu: Memory, table: TableRef): void {
-  m.exportFunc(SUPPORT.GO_ON, emitGoOn(m, cpu, table));
+export function emitRegionJumps(m: ModuleBuilder, cpu: Memory): void {
   m.exportFunc(SUPPORT.IS_BLOCK, emitIsBlock(m, cpu));
 }
 
