@@ -24,6 +24,7 @@ import {
   type FromMachine,
   MESSAGE,
 } from "./machine/protocol.ts";
+import type { Snapshot } from "./machine/snapshot.ts";
 import type { MachineStatistics } from "./machine/statistics.ts";
 import type { ApicDump, RegisterValues } from "./machine/vcpu-control.ts";
 
@@ -36,6 +37,7 @@ export type {
   MachineStatus,
   RegisterValues,
   SkepErrorCode,
+  Snapshot,
 };
 export { SkepError };
 
@@ -92,6 +94,8 @@ export interface VirtualMachineOptions {
   readonly trace?: readonly string[];
   /** Time goes by instructions, random numbers come from a seed (true: 0): runs that start alike go on alike. */
   readonly deterministic?: boolean | number;
+  /** What `snapshot` gave of a machine with the same options: the machine goes on from there instead of booting its kernel. */
+  readonly snapshot?: Snapshot;
   /** Stops the machine when it fires. */
   readonly signal?: AbortSignal;
 }
@@ -110,6 +114,7 @@ export class ExitEvent extends Event {
 interface Reply {
   readonly statistics?: MachineStatistics;
   readonly answer?: ControlAnswer;
+  readonly snapshot?: Snapshot;
 }
 
 interface Waiting {
@@ -163,7 +168,7 @@ export class VirtualMachine extends EventTarget implements AsyncDisposable {
 
   private constructor(options: VirtualMachineOptions) {
     super();
-    const { signal: _, kernel, initrd, commandLine, modules, disks, ...machine } = options;
+    const { signal: _, kernel, initrd, commandLine, modules, disks, snapshot, ...machine } = options;
     // Checked here too, so that mistakes are found before a thread is made.
     machineConfig(machine);
     if (kernel === undefined) throw new SkepError("config", "a kernel is needed");
@@ -180,6 +185,7 @@ export class VirtualMachine extends EventTarget implements AsyncDisposable {
           ...(initrd === undefined ? {} : { initrd }),
         },
         disks: (disks ?? []).map((disk): DiskFile => ({ ...disk, readOnly: disk.readOnly ?? false })),
+        ...(snapshot === undefined ? {} : { snapshot }),
       },
       { message: (message) => this.receive(message), gone: (error) => this.threadGone(error) },
     );
@@ -232,6 +238,13 @@ export class VirtualMachine extends EventTarget implements AsyncDisposable {
     if (this.state !== "paused") throw new SkepError("state", `a machine that is ${this.state} cannot be resumed`);
     this.state = "running";
     await this.command("resume");
+  }
+
+  /** All of the machine but the contents of its disks, while it is not running: `create` makes machines that go on from there. */
+  async snapshot(): Promise<Snapshot> {
+    const { snapshot } = await this.command("snapshot");
+    if (snapshot === undefined) throw new SkepError("state", "the machine has ended");
+    return snapshot;
   }
 
   /** Like the reset button: power-on state, and the kernel is loaded anew. Disks keep what was written. */

@@ -86,9 +86,10 @@ export class Machine {
 
   /** Everything but RAM and the contents of disks. The clock must be stopped, and no run in progress. */
   save(): Section {
+    // Processors first: what they still have to say reaches the devices before those are saved.
+    const vcpus = this.pc.processors.save().map((sections) => ({ ...sections }));
     const parts: { [name: string]: StateValue } = {};
     for (const [name, part] of this.pc.parts()) parts[name] = saveState(part);
-    const vcpus = this.pc.processors.save().map((sections) => ({ ...sections }));
     return { ...SNAPSHOT, fields: { time: this.options.clock.now(), vcpus, parts } };
   }
 
@@ -107,7 +108,7 @@ export class Machine {
     if (strange !== undefined) throw new StateError(`the snapshot has a part ${strange}, and this machine has not`);
     this.options.clock.setTime(time);
     // Processors first: the TSC's offset before the deadlines that are measured with it.
-    this.pc.processors.restore(vcpus);
+    this.pc.processors.restore(vcpus, time);
     for (const [name, part] of mine) {
       if (parts[name] === undefined) throw new StateError(`the snapshot has no part ${name}`);
       restoreState(part, parts[name]);

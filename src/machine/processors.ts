@@ -37,7 +37,8 @@ export interface Processors {
   portIsUsual(position: number, usual: boolean): void;
   /** All of them stand still. */
   save(): readonly VcpuSections[];
-  restore(sections: readonly VcpuSections[]): void;
+  /** `time`: the virtual time at which they go on. */
+  restore(sections: readonly VcpuSections[], time: number): void;
 }
 
 export function saveVcpu(vcpu: Vcpu): VcpuSections {

@@ -3,6 +3,7 @@
 
 import type { SkepErrorCode } from "../errors.ts";
 import type { ControlAnswer, ControlRequest } from "./control.ts";
+import type { Snapshot } from "./snapshot.ts";
 import type { MachineStatistics } from "./statistics.ts";
 
 /** Byte streams of a machine: serial ports by position, the virtio console, the lines of traces. */
@@ -11,7 +12,17 @@ export const CHANNEL = { SERIAL: 0, CONSOLE: 4, TRACE: 5, COUNT: 6 } as const;
 /** Kinds of messages to the machine. A command is JSON; input is a byte with the channel, then what was typed. */
 export const MESSAGE = { COMMAND: 0, INPUT: 1 } as const;
 
-export const COMMANDS = ["start", "pause", "resume", "reset", "power-button", "statistics", "control", "stop"] as const;
+export const COMMANDS = [
+  "start",
+  "pause",
+  "resume",
+  "reset",
+  "power-button",
+  "statistics",
+  "control",
+  "snapshot",
+  "stop",
+] as const;
 export type Command = (typeof COMMANDS)[number];
 
 /** A command and the number that its reply bears. */
@@ -60,6 +71,7 @@ export type FromMachine =
       readonly id: number;
       readonly statistics?: MachineStatistics;
       readonly answer?: ControlAnswer;
+      readonly snapshot?: Snapshot;
     }
   | { readonly type: "refused"; readonly id: number; readonly code: SkepErrorCode; readonly message: string }
   | { readonly type: "exit"; readonly exit: ExitRecord; readonly statistics: MachineStatistics };

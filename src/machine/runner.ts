@@ -7,6 +7,7 @@ import type { MailboxReceiver } from "../host/mailbox.ts";
 import { RIP } from "../isa/state.ts";
 import { HostClock, type MachineClock } from "../vmm/clock.ts";
 import { InstructionClock } from "../vmm/instruction-clock.ts";
+import { StateError } from "../vmm/state.ts";
 import { type TraceKind, traceTo } from "../vmm/trace.ts";
 import type { VmExit } from "../vmm/vm.ts";
 import type { DiskConfig, KernelConfig, MachineConfig } from "./config.ts";
@@ -27,6 +28,7 @@ import {
   type SpawnMessage,
 } from "./protocol.ts";
 import { SeededHost } from "./seeded-host.ts";
+import { restoreSnapshot, type Snapshot, saveSnapshot } from "./snapshot.ts";
 import { parseSymbols } from "./symbols.ts";
 
 export interface RunnerOptions {
@@ -38,6 +40,8 @@ export interface RunnerOptions {
   readonly mailbox: MailboxReceiver;
   readonly mailboxMemory: SharedArrayBuffer;
   post(message: FromMachine | SpawnMessage): void;
+  /** What the machine goes on from, instead of booting its kernel. */
+  readonly snapshot?: Snapshot | undefined;
   /** Reads the kernel and what goes with it; asked again at each reset. */
   kernel(): KernelConfig;
 }
@@ -104,7 +108,8 @@ export class MachineRunner {
         this.room |= 1 << (port === VIRTIO_CONSOLE ? CHANNEL.CONSOLE : CHANNEL.SERIAL + port);
       },
     });
-    this.machine.boot(options.kernel());
+    if (options.snapshot === undefined) this.machine.boot(options.kernel());
+    else this.restore(options.snapshot);
   }
 
   private groupThreads(clock: HostClock): GroupThreads {
@@ -219,6 +224,10 @@ export class MachineRunner {
       case "statistics":
         this.options.post({ type: "reply", id, statistics: machine.statistics() });
         return;
+      case "snapshot":
+        this.output.flush();
+        this.options.post({ type: "reply", id, snapshot: this.snapshot() });
+        return;
       case "control": {
         if (request === undefined) throw new SkepError("internal", "a control command without a request");
         const state = !this.started ? "created" : this.paused ? "paused" : "running";
@@ -228,6 +237,25 @@ export class MachineRunner {
     }
     this.output.flush();
     this.options.post({ type: "reply", id });
+  }
+
+  // ---- Snapshots ----
+
+  private snapshot(): Snapshot {
+    if (this.started && !this.paused) throw new SkepError("state", "a snapshot is taken while the machine is paused");
+    const snapshot = saveSnapshot(this.machine);
+    // A machine that goes on from here would not come to its end again.
+    if (this.machine.pc.vm.ended !== undefined) throw new SkepError("state", "the guest has just ended the machine");
+    return snapshot;
+  }
+
+  private restore(snapshot: Snapshot): void {
+    try {
+      restoreSnapshot(this.machine, snapshot);
+    } catch (error) {
+      if (error instanceof StateError) throw new SkepError("config", error.message, { cause: error });
+      throw error;
+    }
   }
 
   // ---- Input ----

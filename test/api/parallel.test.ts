@@ -20,6 +20,12 @@ async function text(vm: VirtualMachine): Promise<string> {
   return all;
 }
 
+async function bytesOf(vm: VirtualMachine): Promise<number[]> {
+  const all: number[] = [];
+  for await (const chunk of vm.serial.readable) all.push(...chunk);
+  return all;
+}
+
 for (const [name, code, reason, status] of [
   ["powers off", POWER_OFF, "power-off", 1],
   ["reboots", REBOOT, "reboot", 0],
@@ -70,6 +76,41 @@ test("a vCPU that spins can be paused, looked at, resumed, reset and stopped", l
   while ((await vm.registers()).rbx === "0000000000001234");
   await vm.stop();
   assert.deepEqual(await vm.exited, { reason: "stopped", status: 4 });
+});
+
+/** Sends bytes that count up. */
+const COUNT = [0x66, 0xba, 0xf8, 0x03, 0x88, 0xd8, 0xee, 0xfe, 0xc3, 0xeb, 0xf9];
+
+test("what a vCPU wrote last before a snapshot is in it: no byte is lost, none comes twice", limit, async () => {
+  const options = { kernel: multibootKernel(COUNT), threads: "each", cpus: 2, memory: "16M" };
+  let vm = await VirtualMachine.create(options);
+  const seen: number[] = [];
+  for (let round = 0; round < 6; round++) {
+    const all = bytesOf(vm);
+    await vm.start();
+    await assert.rejects(vm.snapshot(), /paused/);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    await vm.pause();
+    const snapshot = await vm.snapshot();
+    await vm.stop();
+    seen.push(...(await all));
+    vm = await VirtualMachine.create({ ...options, snapshot });
+  }
+  await vm.stop();
+  assert.ok(seen.length > 300);
+  const wrong = seen.findIndex((byte, n) => byte !== ((seen[0] + n) & 0xff));
+  assert.equal(wrong, -1, `of ${seen.length} bytes`);
+});
+
+test("a snapshot of a machine with other vCPUs or less memory is refused", limit, async () => {
+  const options = { kernel: multibootKernel(SPIN), threads: "each", cpus: 2, memory: "16M" };
+  await using vm = await VirtualMachine.create(options);
+  await vm.start();
+  await vm.writeMemory(0xf00000, Uint8Array.of(1));
+  await vm.pause();
+  const snapshot = await vm.snapshot();
+  await assert.rejects(VirtualMachine.create({ ...options, cpus: 3, snapshot }), /2 vCPUs, and this machine 3/);
+  await assert.rejects(VirtualMachine.create({ ...options, memory: "8M", snapshot }), /memory where this machine has/);
 });
 
 test("a request to a vCPU that cannot be met is refused", limit, async () => {

@@ -21,6 +21,7 @@ import {
   startCall,
 } from "../../src/vmm/parallel/vcpu-call.ts";
 import { allDeaf, VcpuLink } from "../../src/vmm/parallel/vcpu-link.ts";
+import { restoreState, saveState } from "../../src/vmm/state.ts";
 import type { Role } from "./parallel-worker.ts";
 
 const limit = { timeout: 120_000 };
@@ -243,6 +244,10 @@ class PostedMachine {
     this.posted.publishIdentity();
   }
 
+  restored(): void {
+    this.posted.restored();
+  }
+
   take(): void {
     this.posted.take(this.shared.links[0].takeRequests());
   }
@@ -301,6 +306,23 @@ test("a pulse of a pin is not missed", () => {
   machine.remote.setLint(0, true);
   machine.take();
   assert.equal(machine.apic.pendingVector(), 50);
+});
+
+test("a local APIC that is restored with a pin asserted sees the pin fall", () => {
+  const before = new PostedMachine();
+  before.remote.setLint(0, true);
+  before.take();
+  const machine = new PostedMachine();
+  restoreState(machine.apic, saveState(before.apic));
+  machine.restored();
+  machine.enable();
+  assert.ok(machine.apic.lintAsserted(0));
+  machine.remote.setLint(0, false);
+  machine.take();
+  assert.ok(!machine.apic.lintAsserted(0));
+  machine.remote.setLint(0, true);
+  machine.take();
+  assert.ok(machine.apic.lintAsserted(0));
 });
 
 test("values cross threads as they are", () => {

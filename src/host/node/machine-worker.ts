@@ -4,6 +4,7 @@ import { parentPort, workerData } from "node:worker_threads";
 import { type MachineRequest, machineConfig } from "../../machine/config.ts";
 import type { FromMachine, SpawnMessage } from "../../machine/protocol.ts";
 import { asSkepError, MachineRunner, type RunnerOptions } from "../../machine/runner.ts";
+import type { Snapshot } from "../../machine/snapshot.ts";
 import { webHost } from "../host.ts";
 import { MailboxReceiver } from "../mailbox.ts";
 import type { CompilerConnection } from "./compiler-connection.ts";
@@ -18,10 +19,14 @@ export interface MachineWorkerData {
   readonly machine: MachineRequest;
   readonly kernel: KernelFiles;
   readonly disks: readonly DiskFile[];
+  readonly snapshot?: Snapshot;
 }
 
 const data = workerData as MachineWorkerData;
-const post = (message: FromMachine | SpawnMessage): void => parentPort?.postMessage(message);
+const post = (message: FromMachine | SpawnMessage): void => {
+  const memory = message.type === "reply" ? message.snapshot?.memory : undefined;
+  parentPort?.postMessage(message, memory?.map(({ bytes }) => bytes.buffer) ?? []);
+};
 
 /** Checking takes an engine module of its own, which notes what stores overwrite. */
 async function engineFor(
@@ -40,6 +45,7 @@ try {
     config,
     kernel,
     disks: openDisks(data.disks),
+    snapshot: data.snapshot,
     ...(await engineFor(config.checkRegions)),
     // Whoever wants to read code has it made here.
     translator: await translatorFor(config.engine, config.trace.includes("code") ? undefined : data.compiler),

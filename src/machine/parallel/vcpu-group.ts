@@ -11,7 +11,7 @@ import type { HostClock } from "../../vmm/clock.ts";
 import { ApicMode } from "../../vmm/io/destination.ts";
 import type { InterruptRouter } from "../../vmm/io/interrupt-router.ts";
 import type { CodeKeeper, GuestRam } from "../../vmm/memory.ts";
-import { ControlArea, ENDED, GLOBAL, PHASE, RUN_STATE, VCPU } from "../../vmm/parallel/control-area.ts";
+import { ControlArea, ENDED, GLOBAL, PHASE, REQUEST, RUN_STATE, VCPU } from "../../vmm/parallel/control-area.ts";
 import { ExitReceiver, type ExitServer, setUsual } from "../../vmm/parallel/exit-channel.ts";
 import { RemoteApic } from "../../vmm/parallel/remote-apic.ts";
 import { CodeWrites } from "../../vmm/parallel/shared-code.ts";
@@ -24,7 +24,7 @@ import { checkCount, noSuchVcpu, type Processors, type VcpuSections } from "../p
 import type { VcpuThreadParts } from "../protocol.ts";
 import { NO_VCPU_STATISTICS } from "../statistics.ts";
 import type { VcpuAnswer, VcpuRequest } from "../vcpu-control.ts";
-import { type ThreadAnswer, type ThreadStatistics, vcpuLinks } from "./vcpu-links.ts";
+import { type ThreadAnswer, type ThreadRestore, type ThreadStatistics, vcpuLinks } from "./vcpu-links.ts";
 
 /** What the group needs of the thread that it is on. */
 export interface GroupThreads {
@@ -105,6 +105,9 @@ export class VcpuGroup implements Processors, CodeKeeper {
         ({ state }) => state === RUN_STATE.PARKED || state === RUN_STATE.ABSENT || state === RUN_STATE.GONE,
       ),
     );
+    // What they posted last, too, is done before the machine stands still.
+    while (this.serve());
+    this.lookForTripleFault();
   }
 
   end(): void {
@@ -120,8 +123,8 @@ export class VcpuGroup implements Processors, CodeKeeper {
     let lookout = 0;
     for (;;) {
       if (this.serve()) lookout = threads.clock.now() + LOOKOUT_NS;
-      if (Atomics.load(this.area.words, GLOBAL.ENDED) === ENDED.TRIPLE_FAULT) vm.end({ reason: "triple-fault" });
-      else if (allDeaf(this.area, this.links)) vm.end({ reason: "halt" });
+      this.lookForTripleFault();
+      if (allDeaf(this.area, this.links)) vm.end({ reason: "halt" });
       const outcome = vm.run(poll);
       if (outcome.kind !== "idle") return outcome;
       if (poll()) return { kind: "yield" };
@@ -161,13 +164,18 @@ export class VcpuGroup implements Processors, CodeKeeper {
   }
 
   save(): readonly VcpuSections[] {
-    return this.links.map((_, id) => this.call(id, CALL.SAVE) as VcpuSections);
+    for (;;) {
+      const sections = this.links.map((_, id) => this.call(id, CALL.SAVE) as VcpuSections);
+      // A level that its local APIC refused goes back to the I/O APIC, which may send it to one that has been saved.
+      while (this.serve());
+      if (this.links.every((link) => (link.load(VCPU.REQUESTS) & ~REQUEST.ORDER) === 0)) return sections;
+    }
   }
 
-  restore(sections: readonly VcpuSections[]): void {
+  restore(sections: readonly VcpuSections[], time: number): void {
     checkCount(sections, this.links.length);
     sections.forEach((section, id) => {
-      this.call(id, CALL.RESTORE, section);
+      this.call(id, CALL.RESTORE, { sections: section, time } satisfies ThreadRestore);
     });
   }
 
@@ -199,6 +207,12 @@ export class VcpuGroup implements Processors, CodeKeeper {
       memories: this.memories,
       engineModule: threads.engineModule,
     });
+  }
+
+  /** The one end that a vCPU alone can make. */
+  private lookForTripleFault(): void {
+    if (Atomics.load(this.area.words, GLOBAL.ENDED) === ENDED.TRIPLE_FAULT)
+      this.options.vm.end({ reason: "triple-fault" });
   }
 
   private setPhase(phase: number): void {

@@ -4,6 +4,7 @@ import { kick, limitWord } from "../../cpu/kick.ts";
 import type { SkepErrorCode } from "../../errors.ts";
 import type { ControlArea, Doorbell } from "../../vmm/parallel/control-area.ts";
 import { VcpuLink } from "../../vmm/parallel/vcpu-link.ts";
+import type { VcpuSections } from "../processors.ts";
 import type { VcpuStatistics } from "../statistics.ts";
 import type { VcpuAnswer } from "../vcpu-control.ts";
 
@@ -11,6 +12,13 @@ import type { VcpuAnswer } from "../vcpu-control.ts";
 export interface ThreadStatistics {
   readonly vcpu: VcpuStatistics;
   readonly anomalies: { readonly [kind: string]: number };
+}
+
+/** What the call RESTORE is given. */
+export interface ThreadRestore {
+  readonly sections: VcpuSections;
+  /** Virtual time at which the machine goes on. */
+  readonly time: number;
 }
 
 /** What the call CONTROL gives. */

@@ -35,12 +35,12 @@ import type { MachineConfig } from "../config.ts";
 import { setInitialState } from "../initial-state.ts";
 import { makeVcpu, setVirtualWire } from "../make-vcpu.ts";
 import { OutputBatches } from "../output.ts";
-import { restoreVcpu, saveVcpu, type VcpuSections } from "../processors.ts";
+import { restoreVcpu, saveVcpu } from "../processors.ts";
 import { CHANNEL, type FromMachine, type VcpuThreadParts } from "../protocol.ts";
 import { vcpuStatistics } from "../statistics.ts";
 import { answerVcpu, type VcpuRequest } from "../vcpu-control.ts";
 import { POSTED_ACCESSES } from "../wiring.ts";
-import { type ThreadAnswer, type ThreadStatistics, vcpuLinks } from "./vcpu-links.ts";
+import { type ThreadAnswer, type ThreadRestore, type ThreadStatistics, vcpuLinks } from "./vcpu-links.ts";
 
 export interface VcpuThreadOptions {
   readonly parts: VcpuThreadParts;
@@ -240,10 +240,7 @@ export class VcpuThread {
         this.take(this.link.takeRequests());
         return saveVcpu(vcpu);
       case CALL.RESTORE:
-        this.take(this.link.takeRequests());
-        this.vm.reset();
-        restoreVcpu(vcpu, argument as VcpuSections);
-        this.interrupts.publishIdentity();
+        this.restore(argument as ThreadRestore);
         return undefined;
       default:
         throw new Error(`there is no call ${call}`);
@@ -256,6 +253,14 @@ export class VcpuThread {
     this.vm.reset();
     if (this.vcpu.id === 0) setVirtualWire(this.vcpu.apic);
     this.interrupts.publishIdentity();
+  }
+
+  private restore({ sections, time }: ThreadRestore): void {
+    this.take(this.link.takeRequests());
+    this.vm.reset();
+    this.clock.setTime(time);
+    restoreVcpu(this.vcpu, sections);
+    this.interrupts.restored();
   }
 
   private control(request: VcpuRequest): ThreadAnswer {

@@ -248,6 +248,11 @@ export class LocalApic implements Stateful, MmioHandler, ApicPort {
     else this.options.events.nmi();
   }
 
+  /** The level of a pin, whatever its entry makes of it. */
+  lintAsserted(pin: 0 | 1): boolean {
+    return pin === 0 ? this.lvt.lint0 : this.lvt.lint1;
+  }
+
   triggerLocal(lvt: number): void {
     if (this.mode !== ApicMode.DISABLED) this.lvt.fire(lvt);
     else if (lvt === Lvt.LINT1) this.options.events.nmi();

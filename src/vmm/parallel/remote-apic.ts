@@ -135,6 +135,19 @@ export class PostedInterrupts {
     Atomics.add(link.words, GLOBAL.APIC_GENERATION, 1);
   }
 
+  /** The local APIC was restored: the words of its pins say what it has them at, so that the next change is one. */
+  restored(): void {
+    const apic = this.apic();
+    for (const [pin, word] of [
+      [0, VCPU.LINT0],
+      [1, VCPU.LINT1],
+    ] as const) {
+      this.pins[pin] = Number(apic.lintAsserted(pin));
+      this.link.store(word, this.pins[pin]);
+    }
+    this.publishIdentity();
+  }
+
   /** What changes all the time, so that it is published at each entry. */
   publishPriority(): void {
     const { words, at } = this.link;
