@@ -3,51 +3,25 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { test } from "node:test";
-import { fileURLToPath } from "node:url";
-import { compileStatic } from "../../guests/linux/suite.ts";
 import { debianGuest } from "../../src/host/node/debian-guest.ts";
 import { VirtualMachine } from "../../src/index.ts";
+import { REPORT, troubleOf } from "../soak/guest-run.ts";
+import { interruptedBoot } from "../soak/points.ts";
+import { stressFiles, stressScript, stressTrouble } from "../soak/stress.ts";
 import { initramfs, runLinux, TROUBLE } from "./linux.ts";
 
 const missing = ["apt-get", "gcc"].find((tool) => spawnSync(tool, ["--version"]).status !== 0);
 const options = missing === undefined ? { timeout: 900_000 } : { skip: `needs ${missing}` };
 
-const KINDS = ["forks", "threads", "pipes", "mappings", "signals", "code", "files"];
-
-const STRESS = `
-( while :; do for cpu in 1 2 3; do
-  echo 0 > /sys/devices/system/cpu/cpu$cpu/online; sleep 0.2
-  echo 1 > /sys/devices/system/cpu/cpu$cpu/online; sleep 0.3
-done; done ) &
-/smp-stress 10
-echo "stress status $?"
-kill $!
-echo "clock $(cat /sys/devices/system/clocksource/clocksource0/current_clocksource)"
-dmesg
-`;
-
 for (const engine of ["interpret", "translate"]) {
   test(`4 processors under stress, some going offline and coming back (${engine})`, options, async () => {
-    const stress = fileURLToPath(new URL("../../guests/linux/smp-stress.c", import.meta.url));
-    const { program } = await compileStatic(stress, ["-pthread"]);
     const { stdout, stderr, status } = await runLinux({
-      script: STRESS,
-      files: { "smp-stress": { data: program, mode: 0o755 } },
+      script: `${stressScript(10, 4)}${REPORT}`,
+      files: await stressFiles(),
       args: ["--cpus", "4", "--threads", "each", "--engine", engine],
     });
     assert.equal(status, 1, `powers off\n${stderr}${stdout.slice(-2000)}`);
-    const lines = stdout.split(/\r?\n/);
-    for (const kind of KINDS)
-      assert.ok(
-        lines.some((line) => line.startsWith(`stress ${kind} ok `)),
-        `${kind}\n${stdout.slice(0, 3000)}`,
-      );
-    assert.ok(lines.includes("stress status 0"));
-    assert.ok(lines.includes("clock tsc"), "TSC is the clock source");
-    assert.deepEqual(
-      lines.filter((line) => TROUBLE.test(line)),
-      [],
-    );
+    assert.deepEqual([...stressTrouble(stdout), ...troubleOf(stdout, 4)], [], stdout.slice(0, 3000));
   });
 }
 
@@ -94,4 +68,10 @@ test("a boot with 4 processors that is paused again and again, and reset in the 
     console.split(/\r?\n/).filter((line) => TROUBLE.test(line)),
     [],
   );
+});
+
+test("a boot with 4 processors that goes on in new machines, from snapshots at random points", options, async () => {
+  const { wrong, state, console, counts } = await interruptedBoot({ seed: 2, points: 10, cpus: 4, limitSeconds: 800 });
+  assert.deepEqual(wrong, [], `${state ?? ""}${console.slice(-3000)}`);
+  assert.ok(counts.save >= 3, JSON.stringify(counts));
 });

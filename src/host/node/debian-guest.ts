@@ -10,7 +10,7 @@ import { cacheDirectory } from "./cache.ts";
 
 const execute = promisify(execFile);
 
-export type Flavour = "cloud" | "standard";
+export type Flavour = "cloud" | "standard" | "rt";
 
 export interface DebianGuest {
   /** The bzImage. */
@@ -33,6 +33,7 @@ export interface DebianGuestOptions {
 const KERNEL_PACKAGES: Readonly<Record<Flavour, readonly string[]>> = {
   cloud: ["linux-image-cloud-amd64", "linux-image-virtual"],
   standard: ["linux-image-amd64", "linux-image-generic"],
+  rt: ["linux-image-rt-amd64", "linux-image-realtime"],
 };
 
 const BUSYBOX_PACKAGE = "busybox-static";
