@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { startMachineThread } from "../../src/host/node/machine-thread.ts";
 import { VirtualMachine } from "../../src/index.ts";
-import type { FromMachine } from "../../src/machine/protocol.ts";
+import { type FromMachine, MESSAGE } from "../../src/machine/protocol.ts";
 import { ECHO, HALT, multibootKernel, out, POWER_OFF, print, REBOOT, SPIN, TRIPLE_FAULT } from "./guest.ts";
 
 const limit = { timeout: 120_000 };
@@ -120,6 +120,49 @@ test("a request to a vCPU that cannot be met is refused", limit, async () => {
   await assert.rejects(vm.setRegisters({ rax: "1" }), /paused/);
   await vm.pause();
   await assert.rejects(vm.setRegisters({ rax: "xyz" }), /no hexadecimal/);
+});
+
+const le32 = (value: number): number[] => [...new Uint8Array(Uint32Array.of(value).buffer)];
+/** MOV DWORD [address], value. */
+const store = (address: number, value: number): number[] => [0xc7, 0x05, ...le32(address), ...le32(value)];
+
+/** Starts processor 1 at 8000H, where it sets a byte at 9000H, and waits for that until 2^32 ticks of the TSC are over. */
+function startProcessor(): number[] {
+  const inTime = [...print("in time"), ...POWER_OFF];
+  const late = [...print("late"), ...POWER_OFF];
+  // CMP BYTE [9000H], 1; JE over the rest. RDTSC; SUB EAX, ESI; SBB EDX, EDI; JE back.
+  const wait = [0x80, 0x3d, ...le32(0x9000), 1, 0x74, 8 + late.length, 0x0f, 0x31, 0x29, 0xf0, 0x19, 0xfa, 0x74, 0xef];
+  return [
+    // MOV BYTE [9000H], 1; CLI; HLT in real mode.
+    ...store(0x8000, 0x900006c6),
+    ...store(0x8004, 0x90f4fa01),
+    ...store(0xfee00310, 1 << 24),
+    ...store(0xfee00300, 0x4500),
+    ...store(0xfee00300, 0x4608),
+    // RDTSC; MOV ESI, EAX; MOV EDI, EDX.
+    ...[0x0f, 0x31, 0x89, 0xc6, 0x89, 0xd7],
+    ...wait,
+    ...late,
+    ...inTime,
+  ];
+}
+
+test("the guest's time stands still while the host starts a vCPU's thread", limit, async () => {
+  const { promise, resolve } = Promise.withResolvers<Error | undefined>();
+  const messages: FromMachine[] = [];
+  const thread = startMachineThread(
+    {
+      machine: { threads: "each", cpus: 2 },
+      kernel: { kernel: multibootKernel(startProcessor()), commandLine: "", modules: [] },
+      disks: [],
+    },
+    { message: (message) => messages.push(message), gone: resolve },
+    new URL("./slow-vcpu.ts", import.meta.url),
+  );
+  await thread.mailbox.send(MESSAGE.COMMAND, new TextEncoder().encode(JSON.stringify({ command: "start", id: 1 })));
+  assert.equal(await promise, undefined);
+  const output = messages.flatMap((message) => (message.type === "output" ? [...message.bytes] : []));
+  assert.equal(String.fromCharCode(...output), "in time");
 });
 
 test("a vCPU's thread that fails ends the machine, and the report names it", limit, async () => {

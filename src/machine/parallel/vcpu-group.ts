@@ -66,6 +66,8 @@ export class VcpuGroup implements Processors, CodeKeeper {
   private readonly codePages: CodePages;
   /** By vCPU: its thread has been asked for. */
   private readonly spawned: boolean[];
+  /** Threads have been asked for that may not be there yet. */
+  private starting = false;
   /** By vCPU: it waits for an answer. */
   private readonly waiting: boolean[] = [];
 
@@ -123,6 +125,7 @@ export class VcpuGroup implements Processors, CodeKeeper {
     let lookout = 0;
     for (;;) {
       if (this.serve()) lookout = threads.clock.now() + LOOKOUT_NS;
+      if (this.starting) this.awaitThreads();
       this.lookForTripleFault();
       if (allDeaf(this.area, this.links)) vm.end({ reason: "halt" });
       const outcome = vm.run(poll);
@@ -198,6 +201,7 @@ export class VcpuGroup implements Processors, CodeKeeper {
   private spawn(id: number): void {
     if (this.spawned[id]) return;
     this.spawned[id] = true;
+    this.starting = true;
     const { threads, memory } = this.options;
     threads.spawn({
       id,
@@ -207,6 +211,20 @@ export class VcpuGroup implements Processors, CodeKeeper {
       memories: this.memories,
       engineModule: threads.engineModule,
     });
+  }
+
+  /**
+   * The guest's time stands still until they are there: how long the host takes to start a thread depends on what else it does, and guests
+   * give up a processor that does not come.
+   */
+  private awaitThreads(): void {
+    const { clock } = this.options.threads;
+    this.halt();
+    clock.stop();
+    this.waitFor(() => this.links.every(({ state }, id) => state !== RUN_STATE.ABSENT || !this.spawned[id]));
+    this.starting = false;
+    clock.start();
+    this.begin();
   }
 
   /** The one end that a vCPU alone can make. */
