@@ -72,9 +72,10 @@ export interface VcpuOptions {
 export interface PostedRequests {
   /** Whether there is anything. */
   readonly requested: boolean;
-  /** Takes it: into the local APIC, and into the engine. */
+  /** Takes it: into the local APIC, and into the engine. From now on the vCPU counts as one that executes guest code: what it is interrupted by
+   *  writes to guest memory, and others must not believe meanwhile that it will take what they post before it does. */
   take(): void;
-  /** The vCPU enters or leaves guest code. */
+  /** The vCPU enters guest code, or leaves it, or had nothing to execute. */
   running(running: boolean): void;
 }
 
@@ -186,7 +187,9 @@ export class Vcpu implements Stateful {
   prepare(): boolean {
     this.options.posted?.take();
     if (this.attention || this.waiting !== 0) this.takeEvents();
-    return this.activity === ACTIVITY_STATE.RUNNING;
+    const runs = this.activity === ACTIVITY_STATE.RUNNING;
+    if (!runs) this.options.posted?.running(false);
+    return runs;
   }
 
   /** Executes about `budget` instructions, not beyond virtual time `sliceEnd` as far as timers set meanwhile ask for it; an EXIT reason. */

@@ -4,7 +4,7 @@ import { type Clock, ManualClock, TimerQueue } from "../../src/vmm/clock.ts";
 import { InterruptRouter } from "../../src/vmm/io/interrupt-router.ts";
 import { Pic } from "../../src/vmm/io/pic.ts";
 import { IoBus } from "../../src/vmm/io-space.ts";
-import { Vcpu } from "../../src/vmm/vcpu.ts";
+import { type PostedRequests, Vcpu } from "../../src/vmm/vcpu.ts";
 import { Vm } from "../../src/vmm/vm.ts";
 import { FakeEngine } from "./fake-engine.ts";
 
@@ -24,7 +24,12 @@ export class CoreMachine {
   readonly vm: Vm;
   readonly engines: FakeEngine[] = [];
 
-  constructor(cpus = 1, features: readonly string[] = ["apic", "x2apic", "tsc_deadline_timer"], time?: Clock) {
+  constructor(
+    cpus = 1,
+    features: readonly string[] = ["apic", "x2apic", "tsc_deadline_timer"],
+    time?: Clock,
+    posted?: PostedRequests,
+  ) {
     const clock = time ?? this.clock;
     this.timers = new TimerQueue(clock);
     this.vm = new Vm({ clock, timers: this.timers, router: this.router, trace: {} });
@@ -45,6 +50,7 @@ export class CoreMachine {
           acknowledgePic: () => this.pic.acknowledge(),
           random32: () => 4,
           sharesThread: cpus > 1,
+          ...(posted === undefined ? {} : { posted }),
           code: { protectPage: () => {}, codeWritten: () => {} },
           createEngine: (host) => {
             const engine = new FakeEngine(host);

@@ -37,6 +37,34 @@ test("NMI first, then the maskable interrupt once the window opens; one event an
   assert.equal(m.vcpu.statistics.interruptsInjected, 1);
 });
 
+test("a vCPU counts as running from when it takes what is posted, so also while an interrupt's frame is written", () => {
+  let running = false;
+  const m = new CoreMachine(1, undefined, undefined, {
+    requested: false,
+    take: () => {
+      running = true;
+    },
+    running: (runs) => {
+      running = runs;
+    },
+  }).virtualWire();
+  m.engine.interruptsEnabled = true;
+  m.vcpu.apic.deliver(FIXED, 0x40, false);
+  const { inject } = m.engine;
+  m.engine.inject = (kind, vector) => {
+    assert.ok(running);
+    return inject.call(m.engine, kind, vector);
+  };
+  m.engine.steps.push(() => {
+    assert.ok(running);
+    return undefined;
+  });
+  m.run(1);
+  assert.deepEqual(m.engine.injected, ["interrupt 64"]);
+  m.run();
+  assert.ok(!running, "one that is halted has nothing to execute");
+});
+
 test("nothing goes over an exception that is still to be delivered, nor into an interrupt shadow", () => {
   const m = new CoreMachine().virtualWire();
   m.engine.interruptsEnabled = true;

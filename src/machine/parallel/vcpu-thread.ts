@@ -200,6 +200,7 @@ export class VcpuThread {
         return link.requested;
       },
       take: () => {
+        link.enter(RUN_STATE.RUNNING);
         const requests = link.takeRequests();
         if (requests !== 0) this.take(requests);
       },
