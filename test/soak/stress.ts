@@ -14,14 +14,15 @@ export const STRESS_KINDS = ["forks", "threads", "pipes", "mappings", "signals",
 export function stressScript(seconds: number, cpus: number): string {
   const others = Array.from({ length: cpus - 1 }, (_, n) => n + 1).join(" ");
   return `
-( while :; do for cpu in ${others}; do
+( while [ ! -e /tmp/enough ]; do for cpu in ${others}; do
   echo 0 > /sys/devices/system/cpu/cpu$cpu/online; sleep 0.2
   echo 1 > /sys/devices/system/cpu/cpu$cpu/online; sleep 0.3
   echo $cpu >> /tmp/turns
 done; done ) &
 /smp-stress ${seconds}
 echo "stress status $?"
-kill $!
+touch /tmp/enough
+wait
 echo "stress turns $(wc -l < /tmp/turns)"
 `;
 }
