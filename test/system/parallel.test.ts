@@ -71,7 +71,7 @@ test("a boot with 4 processors that is paused again and again, and reset in the 
 });
 
 test("a boot with 4 processors that goes on in new machines, from snapshots at random points", options, async () => {
-  const { wrong, state, console, counts } = await interruptedBoot({ seed: 2, points: 10, cpus: 4, limitSeconds: 800 });
+  const { wrong, state, console, counts } = await interruptedBoot({ seed: 2, points: 8, cpus: 4, limitSeconds: 800 });
   assert.deepEqual(wrong, [], `${state ?? ""}${console.slice(-3000)}`);
-  assert.ok(counts.save >= 3, JSON.stringify(counts));
+  assert.ok(counts.save >= 2, JSON.stringify(counts));
 });
