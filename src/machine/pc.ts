@@ -133,8 +133,15 @@ export class Pc {
     });
     const { io, timers, anomalies, router, vm } = this;
 
-    this.pic = new Pic({ anomalies, intr: (asserted) => router.setLint(0, asserted) });
-    this.ioapic = new IoApic({ bus: router, anomalies, id: IOAPIC.id, trace: trace.interrupts });
+    const timerWatch = { served: () => this.pit.acknowledged(), rerouted: () => this.pit.forget() };
+    this.pic = new Pic({ anomalies, timerWatch, intr: (asserted) => router.setLint(0, asserted) });
+    this.ioapic = new IoApic({
+      bus: router,
+      anomalies,
+      id: IOAPIC.id,
+      trace: trace.interrupts,
+      watch: { pin: IOAPIC_TIMER_PIN, ...timerWatch },
+    });
     router.addIoApic(this.ioapic);
     this.processors = threads === undefined ? this.addVcpus(options) : this.groupVcpus(options, threads);
 
@@ -337,10 +344,12 @@ export class Pc {
       router,
       memory,
       threads,
+      watchedVector: () => ioapic.watchedVector(),
       server: {
         io,
         acknowledge: () => pic.acknowledge(),
         endOfInterrupt: (vector) => ioapic.endOfInterrupt(vector),
+        watchedServed: (vector) => ioapic.watchedServed(vector),
         retry: () => ioapic.retry(),
       },
     });

@@ -75,6 +75,8 @@ export interface MachineStatistics {
     /** Accesses to what nobody claims. */
     readonly unclaimed: number;
   };
+  /** The 8254's interrupts that came late, after the guest had served the one before; and those that it owed too many of to keep. */
+  readonly ticks: { readonly reinjected: number; readonly dropped: number };
   readonly disks: readonly DiskStatistics[];
   /** Mistakes and oddities of the guest, by kind. */
   readonly anomalies: { readonly [kind: string]: number };
@@ -146,6 +148,7 @@ export function machineStatistics(pc: Pc): MachineStatistics {
     timerLateMaxNs: Math.max(vm.statistics.timerLateMaxNs, ...vcpus.map(({ thread }) => thread?.timerLateMaxNs ?? 0)),
     vcpus,
     io: { ...pc.io.statistics },
+    ticks: { ...pc.pit.statistics },
     disks: pc.disks.map((disk) => {
       const { device } = disk;
       return { ...NO_DISK, ...("statistics" in device ? (device.statistics as DiskStatistics) : {}) };

@@ -20,6 +20,14 @@ export interface InterruptPin {
   set(asserted: boolean): void;
 }
 
+/** Gets to know what becomes of the interrupts of one input of an interrupt controller. */
+export interface PinWatch {
+  /** One has been served. */
+  served(): void;
+  /** From now on they are let through where they were masked, or go by another vector: of those before, no end may be told any more. */
+  rerouted(): void;
+}
+
 /** Sends message-signalled interrupts: opaque address and data, as written into the device's MSI capability (SDM Vol. 3A 11.11). */
 export interface MsiSink {
   sendMsi(address: bigint, data: number): void;

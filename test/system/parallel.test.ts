@@ -31,7 +31,7 @@ test("a boot with 4 processors that is paused again and again, and reset in the 
   await using vm = await VirtualMachine.create({
     kernel: guest.kernel,
     initrd: await initramfs(guest, { script }),
-    commandLine: "console=ttyS0 panic=-1 quiet no_timer_check",
+    commandLine: "console=ttyS0 panic=-1 quiet",
     cpus: 4,
     threads: "each",
     engine: "translate",

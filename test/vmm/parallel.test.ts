@@ -128,6 +128,7 @@ test("accesses are answered one by one, and what was posted before is done befor
     endOfInterrupt: () => {
       ends++;
     },
+    watchedServed: () => {},
     retry: () => {},
   };
   while (done === undefined) {

@@ -44,6 +44,8 @@ export interface VcpuGroupOptions {
   readonly router: InterruptRouter;
   readonly memory: GuestRam;
   readonly server: ExitServer;
+  /** The edge-triggered vector whose EOI the server wants to know of, or -1. */
+  watchedVector(): number;
   readonly threads: GroupThreads;
 }
 
@@ -97,6 +99,7 @@ export class VcpuGroup implements Processors, CodeKeeper {
   begin(): void {
     const { base, origin } = this.options.threads.clock.relation;
     this.area.setClock(base, origin);
+    this.publishWatched();
     this.setPhase(PHASE.RUN);
   }
 
@@ -255,7 +258,13 @@ export class VcpuGroup implements Processors, CodeKeeper {
       if (vm.ended === undefined) receivers[id].serve(server);
       else receivers[id].dismiss();
     }
+    if (any) this.publishWatched();
     return any;
+  }
+
+  /** Before this thread sends another interrupt: nobody can have an EOI of one that was not sent. */
+  private publishWatched(): void {
+    Atomics.store(this.area.words, GLOBAL.WATCHED_VECTOR, this.options.watchedVector());
   }
 
   /** Waits, and answers meanwhile. */

@@ -115,6 +115,8 @@ export class VcpuThread {
       bus: {
         sendIpi: (source, shorthand, message) => router.sendIpi(source, shorthand, message),
         endOfInterrupt: (vector) => this.exits.endOfInterrupt(vector),
+        watchedVector: () => Atomics.load(this.area.words, GLOBAL.WATCHED_VECTOR),
+        watchedServed: (vector) => this.exits.watchedServed(vector),
         identityChanged: () => this.identityChanged(),
         acceptanceChanged: () => {
           this.identityChanged();

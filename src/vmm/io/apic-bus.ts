@@ -23,6 +23,10 @@ export interface ApicBus {
   sendIpi(source: number, shorthand: number, message: InterruptMessage): void;
   /** EOI of a level-triggered vector, for the I/O APICs. */
   endOfInterrupt(vector: number): void;
+  /** The vector whose EOI somebody wants to know of although it is edge triggered (KVM's EOI exit bitmap), or -1. */
+  watchedVector(): number;
+  /** EOI of that one. */
+  watchedServed(vector: number): void;
   /** Id, mode, LDR or DFR changed. */
   identityChanged(): void;
   /** The APIC began to accept interrupts: messages that nobody took may find a taker. */

@@ -217,6 +217,14 @@ export class I8254Counter implements Stateful {
     return rise > passed ? this.rate.timeOf(this.rate.ticksAt(this.start) + rise) : Number.POSITIVE_INFINITY;
   }
 
+  /** How often OUT rises by itself after `after` and not after `until`, where no load comes between them. */
+  rises(after: number, until: number): number {
+    const first = this.nextRise(after);
+    if (first > until) return 0;
+    if (this.mode !== 2 && this.mode !== 3) return 1;
+    return 1 + Math.floor((this.rate.ticksAt(until) - this.rate.ticksAt(first)) / this.count);
+  }
+
   private elapsed(now: number): number {
     return this.rate.ticksAt(now) - this.rate.ticksAt(this.start);
   }

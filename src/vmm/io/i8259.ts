@@ -46,7 +46,7 @@ export const i8259Schema: Schema = {
     readIsr: "bool",
     poll: "bool",
   },
-  derived: ["name", "master", "anomalies"],
+  derived: ["name", "master", "anomalies", "ended"],
 };
 
 export class I8259 implements Stateful {
@@ -78,6 +78,8 @@ export class I8259 implements Stateful {
   private readIsr = false;
   /** The next read is a poll. */
   private poll = false;
+  /** Inputs whose service ended since `takeEnded`. */
+  private ended = 0;
 
   constructor(name: string, master: boolean, anomalies: AnomalyLog) {
     this.name = name;
@@ -156,6 +158,17 @@ export class I8259 implements Stateful {
     return this.poll;
   }
 
+  get masks(): number {
+    return this.imr;
+  }
+
+  /** Inputs (a bit each) whose service ended since this was asked last, by a command or by itself. */
+  takeEnded(): number {
+    const { ended } = this;
+    this.ended = 0;
+    return ended;
+  }
+
   vector(ir: number): number {
     return (this.icw2 & 0xf8) | ir;
   }
@@ -172,8 +185,12 @@ export class I8259 implements Stateful {
   serve(ir: number): void {
     const bit = 1 << ir;
     this.latch &= ~bit;
-    if ((this.icw4 & ICW4.AEOI) === 0) this.isr |= bit;
-    else if (this.rotateInAeoi) this.lowest = ir;
+    if ((this.icw4 & ICW4.AEOI) === 0) {
+      this.isr |= bit;
+      return;
+    }
+    this.ended |= bit;
+    if (this.rotateInAeoi) this.lowest = ir;
   }
 
   read(a0: number): number {
@@ -265,10 +282,10 @@ export class I8259 implements Stateful {
         break;
       }
       case OCW2.SPECIFIC_EOI:
-        this.isr &= ~(1 << ir);
+        this.end(ir);
         break;
       case OCW2.ROTATE_ON_SPECIFIC_EOI:
-        this.isr &= ~(1 << ir);
+        this.end(ir);
         this.lowest = ir;
         break;
       case OCW2.SET_PRIORITY:
@@ -285,10 +302,15 @@ export class I8259 implements Stateful {
     for (let i = 1; i <= 8; i++) {
       const ir = (this.lowest + i) & 7;
       if ((candidates & (1 << ir)) === 0) continue;
-      this.isr &= ~(1 << ir);
+      this.end(ir);
       return ir;
     }
     return -1;
+  }
+
+  private end(ir: number): void {
+    this.ended |= this.isr & (1 << ir);
+    this.isr &= ~(1 << ir);
   }
 
   private writeOcw3(value: number): void {

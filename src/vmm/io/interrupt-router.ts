@@ -10,6 +10,9 @@ import { DeliveryMode, type InterruptMessage, type MessageSink } from "./interru
 /** An I/O APIC, as the bus sees it. */
 export interface EoiListener {
   endOfInterrupt(vector: number): void;
+  /** See `ApicBus`. */
+  watchedVector?(): number;
+  watchedServed?(vector: number): void;
   /** Level-triggered messages that no local APIC accepted are to be sent again. */
   retry(): void;
 }
@@ -80,6 +83,19 @@ export class InterruptRouter implements ApicBus, MessageSink, Stateful {
 
   endOfInterrupt(vector: number): void {
     for (const ioApic of this.ioApics) ioApic.endOfInterrupt(vector);
+  }
+
+  /** Of the I/O APIC that has one. */
+  watchedVector(): number {
+    for (const ioApic of this.ioApics) {
+      const vector = ioApic.watchedVector?.() ?? -1;
+      if (vector >= 0) return vector;
+    }
+    return -1;
+  }
+
+  watchedServed(vector: number): void {
+    for (const ioApic of this.ioApics) ioApic.watchedServed?.(vector);
   }
 
   identityChanged(): void {

@@ -5,7 +5,7 @@
 // Several sources may drive one pin; the pin is asserted as long as one of them does. Pins are driven as asserted or not: the
 // polarity bit is kept for the guest and changes nothing, for there is no voltage here that could be read either way.
 
-import type { AccessSize, AnomalyLog, InterruptPin, MmioHandler } from "../bus.ts";
+import type { AccessSize, AnomalyLog, InterruptPin, MmioHandler, PinWatch } from "../bus.ts";
 import { type Schema, StateError, type Stateful } from "../state.ts";
 import { BROADCAST_8, DeliveryMode, type MessageSink } from "./interrupt-message.ts";
 
@@ -45,6 +45,8 @@ export interface IoApicOptions {
   readonly extendedDestinationIds?: boolean;
   /** Gets a line at each message sent and each EOI. */
   readonly trace?: (line: string) => void;
+  /** Gets to know what becomes of one pin's interrupts. */
+  readonly watch?: PinWatch & { readonly pin: number };
 }
 
 /** One source's hold on a pin. */
@@ -135,8 +137,22 @@ export class IoApic implements Stateful, MmioHandler {
       if (!(low & REMOTE_IRR) || (low & 0xff) !== vector) continue;
       this.entries[pin * 2] = low & ~REMOTE_IRR;
       this.options.trace?.(`ioapic: pin ${pin} EOI ${vector}`);
+      if (pin === this.options.watch?.pin) this.options.watch.served();
       this.sendLevel(pin);
     }
+  }
+
+  /** The vector of the watched pin where that is edge triggered, so that no EOI of it is broadcast; -1 where it is not. */
+  watchedVector(): number {
+    const { watch } = this.options;
+    if (watch === undefined) return -1;
+    const low = this.entries[watch.pin * 2];
+    return low & MASKED || this.isLevel(low) ? -1 : low & 0xff;
+  }
+
+  /** A local APIC had an EOI of `vector`, edge triggered, which was the watched one. */
+  watchedServed(vector: number): void {
+    if (vector === this.watchedVector()) this.options.watch?.served();
   }
 
   retry(): void {
@@ -204,8 +220,12 @@ export class IoApic implements Stateful, MmioHandler {
    * vector changes while it waits for an EOI, the EOI of the new vector is the one that counts, as only the entry is compared.
    */
   private writeLow(pin: number, value: number): void {
-    const kept = value & LEVEL_TRIGGERED ? this.entries[pin * 2] & REMOTE_IRR : 0;
-    this.entries[pin * 2] = (value & LOW_WRITABLE) | kept;
+    const before = this.entries[pin * 2];
+    const kept = value & LEVEL_TRIGGERED ? before & REMOTE_IRR : 0;
+    const low = (value & LOW_WRITABLE) | kept;
+    this.entries[pin * 2] = low;
+    if (pin === this.options.watch?.pin && (before & ~low & MASKED || (before ^ low) & (LEVEL_TRIGGERED | 0xff)))
+      this.options.watch.rerouted();
     this.sendLevel(pin);
   }
 

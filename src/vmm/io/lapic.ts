@@ -519,7 +519,7 @@ export class LocalApic implements Stateful, MmioHandler, ApicPort {
     if (this.requests.isLevel(vector)) {
       this.lvt.endOfInterrupt(vector);
       if (!(this.svr & SVR_SUPPRESS_EOI_BROADCAST)) this.options.bus.endOfInterrupt(vector);
-    }
+    } else if (vector === this.options.bus.watchedVector()) this.options.bus.watchedServed(vector);
     this.notify();
   }
 

@@ -4,7 +4,7 @@
 // A request follows its input: one that falls before it is acknowledged is gone, for edges too (8259A, "Edge and Level
 // Triggered Modes"). So a device on an edge-triggered input holds the line high until it is served; a short pulse may be lost.
 
-import type { AccessSize, AnomalyLog, InterruptPin, PortHandler } from "../bus.ts";
+import type { AccessSize, AnomalyLog, InterruptPin, PinWatch, PortHandler } from "../bus.ts";
 import type { Schema, Stateful } from "../state.ts";
 import { StateError } from "../state.ts";
 import { readBytes, writeBytes } from "./byte-ports.ts";
@@ -25,7 +25,12 @@ export interface PicOptions {
   readonly anomalies: AnomalyLog;
   /** The pair's INTR output, called on each change. It falls and rises again when one request is accepted and another is left. */
   readonly intr: (asserted: boolean) => void;
+  /** Gets to know what becomes of IRQ 0. */
+  readonly timerWatch?: PinWatch;
 }
+
+/** The interrupt of the 8254. */
+const TIMER_IRQ = 0;
 
 const schema: Schema = {
   kind: "i8259-pair",
@@ -37,13 +42,14 @@ const schema: Schema = {
     output: "bool",
     offered: "i32",
   },
-  derived: ["anomalies", "intr", "sourceIrq", "asserted"],
+  derived: ["anomalies", "intr", "timerWatch", "sourceIrq", "asserted"],
 };
 
 export class Pic implements Stateful, PortHandler {
   readonly schema = schema;
   private readonly anomalies: AnomalyLog;
   private readonly intr: (asserted: boolean) => void;
+  private readonly timerWatch: PinWatch | undefined;
   private readonly master: I8259;
   private readonly slave: I8259;
 
@@ -59,6 +65,7 @@ export class Pic implements Stateful, PortHandler {
   constructor(options: PicOptions) {
     this.anomalies = options.anomalies;
     this.intr = options.intr;
+    this.timerWatch = options.timerWatch;
     this.master = new I8259("pic master", true, options.anomalies);
     this.slave = new I8259("pic slave", false, options.anomalies);
   }
@@ -87,6 +94,7 @@ export class Pic implements Stateful, PortHandler {
     // INTR falls with the acknowledge, so that who takes it as an edge sees the next request too.
     this.setOutput(false);
     this.update();
+    this.tellServed();
     return vector;
   }
 
@@ -181,15 +189,23 @@ export class Pic implements Stateful, PortHandler {
     else if (port === PIC_PORTS.elcr + 1) value = this.slave.elcr;
     // The read may have been a poll, which acknowledges.
     this.update();
+    this.tellServed();
     return value;
   }
 
   private writeByte(port: number, value: number): void {
+    const { masks } = this.master;
     if ((port & ~1) === PIC_PORTS.master) this.master.write(port & 1, value);
     else if ((port & ~1) === PIC_PORTS.slave) this.slave.write(port & 1, value);
     else if (port === PIC_PORTS.elcr) this.master.elcr = value & ~ELCR_FIXED[0];
     else if (port === PIC_PORTS.elcr + 1) this.slave.elcr = value & ~ELCR_FIXED[1];
     else return;
     this.update();
+    if (masks & ~this.master.masks & (1 << TIMER_IRQ)) this.timerWatch?.rerouted();
+    this.tellServed();
+  }
+
+  private tellServed(): void {
+    if (this.master.takeEnded() & (1 << TIMER_IRQ)) this.timerWatch?.served();
   }
 }

@@ -3,6 +3,10 @@
 //
 // Counter 0 interrupts where its OUT rises. The pin is driven on these edges alone, not on the falling ones between them: in
 // the periodic modes it is high from the first rise on, and each further rise is a fall and a rise at the same instant.
+//
+// Guests count these edges to tell the time, and a host that does something else for a while would make several of them one. So
+// edges are owed until the guest acknowledges them, one at a time, as KVM does it (Linux, Documentation/virt/kvm/api.rst,
+// KVM_REINJECT_CONTROL; arch/x86/kvm/i8254.c): the next one is made when the one before has been served, however late that is.
 
 import type { AccessSize, AnomalyLog, InterruptPin, PortHandler } from "../bus.ts";
 import type { Clock, Timer, TimerQueue } from "../clock.ts";
@@ -32,6 +36,9 @@ const NMI_SC = {
 
 const NMI_SC_WRITABLE = 0x0f;
 
+/** So many edges are owed at most. A guest that serves none gets each as it comes from then on, as from the chip itself. */
+export const OWED_MAX = 1000;
+
 /** Pulses between two memory refreshes: what a PC programs counter 1 with, 15 us. */
 const REFRESH_PULSES = 18;
 
@@ -47,7 +54,7 @@ export interface PitOptions {
 
 const schema: Schema = {
   kind: "pit",
-  version: 1,
+  version: 2,
   fields: {
     counters: { array: { section: i8254CounterSchema }, length: 3 },
     nmiControl: "u8",
@@ -55,8 +62,10 @@ const schema: Schema = {
     connected: "bool",
     eventAt: "time",
     riseAt: "time",
+    owed: "u32",
+    outstanding: "bool",
   },
-  derived: ["clock", "pin", "nmi", "rate", "timer"],
+  derived: ["clock", "pin", "nmi", "rate", "timer", "statistics"],
 };
 
 export class Pit implements Stateful, PortHandler {
@@ -78,6 +87,12 @@ export class Pit implements Stateful, PortHandler {
   private eventAt = Number.POSITIVE_INFINITY;
   /** The event, where it is a rise of OUT and not only a load. */
   private riseAt = Number.POSITIVE_INFINITY;
+  /** Edges that the guest has not acknowledged, with the one that is on its way. */
+  private owed = 0;
+  /** An edge has been made that was not acknowledged. */
+  private outstanding = false;
+  /** Edges of counter 0 that were made late, after an acknowledgement, and those that were never made. */
+  readonly statistics = { reinjected: 0, dropped: 0 };
 
   constructor(options: PitOptions) {
     this.clock = options.clock;
@@ -98,6 +113,7 @@ export class Pit implements Stateful, PortHandler {
     this.nmiStatus = 0;
     this.connected = true;
     this.pin.set(false);
+    this.forget();
     this.schedule(this.clock.now());
   }
 
@@ -105,7 +121,24 @@ export class Pit implements Stateful, PortHandler {
   setInterruptConnected(connected: boolean): void {
     this.connected = connected;
     if (!connected) this.pin.set(false);
+    this.forget();
     this.schedule(this.clock.now());
+  }
+
+  /** The guest has served IRQ 0, at whichever interrupt controller: the next edge that is owed can be seen. */
+  acknowledged(): void {
+    if (!this.outstanding) return;
+    this.outstanding = false;
+    this.owed = Math.max(0, this.owed - 1);
+    if (this.owed === 0) return;
+    this.statistics.reinjected++;
+    this.pulse();
+  }
+
+  /** Nothing is owed any more: counter 0 was programmed anew, or IRQ 0 let through again or led elsewhere. */
+  forget(): void {
+    this.owed = 0;
+    this.outstanding = false;
   }
 
   /** OUT of counter 2 where bit 1 of port 61h lets it through: what a speaker's cone follows. */
@@ -147,6 +180,7 @@ export class Pit implements Stateful, PortHandler {
     else if (port === PIT_PORTS.counters) {
       this.catchUp(now);
       this.counters[0].write(now, value);
+      this.forget();
       // In mode 0 a new count sets OUT low at once.
       if (this.counters[0].mode === 0) this.drive(this.counters[0].out(now));
       this.schedule(now);
@@ -171,7 +205,10 @@ export class Pit implements Stateful, PortHandler {
     this.catchUp(now);
     this.counters[0].writeControl(now, value);
     // A control word sets OUT to the mode's initial level at once; a latch command changes nothing.
-    if ((value & 0x30) !== 0) this.drive(this.counters[0].out(now));
+    if ((value & 0x30) !== 0) {
+      this.drive(this.counters[0].out(now));
+      this.forget();
+    }
     this.schedule(now);
   }
 
@@ -201,23 +238,33 @@ export class Pit implements Stateful, PortHandler {
     if (this.eventAt <= now) this.passEvents(this.eventAt);
   }
 
-  /** Goes from the event at `first` to the present. However many rises were missed, they make one edge. */
+  /** Goes from the event at `first` to the present, from load to load. */
   private passEvents(first: number): void {
     const now = this.clock.now();
-    let rose = false;
+    let rises = first === this.riseAt ? 1 : 0;
     let at = first;
     for (;;) {
-      if (at === this.riseAt) rose = true;
       this.findEvent(at);
       if (this.eventAt > now) break;
-      // A second rise would tell nothing new, but a load before the present has to be passed.
-      at = rose ? Math.min(this.counters[0].loadDue, now) : this.eventAt;
+      const end = Math.min(this.counters[0].loadDue, now);
+      rises += this.counters[0].rises(at, end);
+      at = end;
     }
     this.armTimer();
-    if (rose && this.connected) {
-      this.pin.set(false);
-      this.pin.set(true);
-    }
+    if (rises > 0 && this.connected) this.owe(rises);
+  }
+
+  private owe(edges: number): void {
+    const owed = this.owed + edges;
+    this.owed = Math.min(owed, OWED_MAX);
+    this.statistics.dropped += owed - this.owed;
+    if (!this.outstanding || this.owed === OWED_MAX) this.pulse();
+  }
+
+  private pulse(): void {
+    this.outstanding = true;
+    this.pin.set(false);
+    this.pin.set(true);
   }
 
   private schedule(now: number): void {

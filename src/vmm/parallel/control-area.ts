@@ -23,6 +23,8 @@ export const GLOBAL = {
   WAKES: 3 * LINE,
   /** By posted port (`PostedPort`): not zero while its status is as usual. */
   USUAL: 4 * LINE,
+  /** The edge-triggered vector whose EOI the devices' thread wants to know of, or -1. */
+  WATCHED_VECTOR: 5 * LINE,
 } as const;
 
 /** Words of a vCPU's block. */
@@ -57,6 +59,7 @@ export const VCPU = {
   /** News for the devices' thread that nobody waits for: `NEWS` bits, and the vectors of EOIs (8 words). */
   NEWS: 6 * LINE,
   EOIS: 6 * LINE + 1,
+  WATCHED: 6 * LINE + 9,
   /** Writes that nobody waits for: entries ever written and taken. */
   WRITES_POSTED: 7 * LINE,
   WRITES_TAKEN: 8 * LINE,
@@ -122,6 +125,8 @@ export const NEWS = {
   EOI: 1 << 0,
   /** The local APIC began to accept interrupts. */
   ACCEPTS: 1 << 1,
+  /** EOI of the watched vector, which is in WATCHED. */
+  WATCHED: 1 << 2,
 } as const;
 
 /** Wakes the thread that runs the devices; it looks at all news and exits then. */

@@ -97,6 +97,12 @@ export class ExitChannel implements IoAccess {
     this.news(NEWS.EOI);
   }
 
+  /** EOI of the edge-triggered vector that is watched. */
+  watchedServed(vector: number): void {
+    Atomics.store(this.link.words, this.link.at + VCPU.WATCHED, vector);
+    this.news(NEWS.WATCHED);
+  }
+
   /** Level-triggered messages that were not accepted are to be sent again. */
   retry(): void {
     this.news(NEWS.ACCEPTS);
@@ -147,6 +153,7 @@ export interface ExitServer {
   readonly io: IoAccess;
   acknowledge(): number;
   endOfInterrupt(vector: number): void;
+  watchedServed(vector: number): void;
   retry(): void;
 }
 
@@ -191,6 +198,7 @@ export class ExitReceiver {
         }
       }
     }
+    if (news & NEWS.WATCHED) server.watchedServed(words[at + VCPU.WATCHED]);
     if (news & NEWS.ACCEPTS) server.retry();
     return true;
   }
