@@ -3,13 +3,15 @@
 //
 //   00000400  BIOS data area           0009fc00  EBDA (empty)
 //   000e0000  RSDP                     000f0000  SMBIOS entry, MP pointer, MP table, SMBIOS structures
+//   000fff00  code for the reset vector
 //   top of low RAM - n   ACPI tables   top - 1 page   FACS
 
 import { buildAcpiTables } from "./acpi.ts";
 import { type FirmwareConfig, resolveConfig } from "./config.ts";
-import { BIOS_BASE, BIOS_END, buildE820, CONVENTIONAL_END, type E820Entry, EBDA_BASE, lowRamTop } from "./e820.ts";
+import { BIOS_BASE, buildE820, CONVENTIONAL_END, type E820Entry, EBDA_BASE, lowRamTop } from "./e820.ts";
 import { buildMpPointer, buildMpTable, MP_POINTER_LENGTH } from "./mptable.ts";
 import { type GuestWrite, RecordWriter } from "./record.ts";
+import { buildResetCode, RESET_CODE_BASE, ROM_BASE, ROM_LENGTH } from "./reset-code.ts";
 import { buildRsdp } from "./rsdp.ts";
 import { buildSmbiosEntry, buildSmbiosStructures, SMBIOS_ENTRY_LENGTH } from "./smbios.ts";
 
@@ -38,7 +40,10 @@ export function buildFirmware(config: FirmwareConfig): Firmware {
     memoryBytes: config.memoryBytes,
     acpiBytes,
     nvsBytes: PAGE,
-    reserved: [{ base: config.ecamBase, length: config.ecamBuses * ECAM_BYTES_PER_BUS }],
+    reserved: [
+      { base: config.ecamBase, length: config.ecamBuses * ECAM_BYTES_PER_BUS },
+      { base: ROM_BASE, length: ROM_LENGTH },
+    ],
   });
   const facs = lowRamTop(config.memoryBytes) - PAGE;
   const acpi = buildAcpiTables(config, facs - acpiBytes, facs);
@@ -50,7 +55,7 @@ export function buildFirmware(config: FirmwareConfig): Firmware {
   const mpBytes = buildMpTable(resolved);
   const structures = align(mpTable + mpBytes.length, 16);
   const structureBytes = buildSmbiosStructures(resolved);
-  if (structures + structureBytes.length > BIOS_END)
+  if (structures + structureBytes.length > RESET_CODE_BASE)
     throw new RangeError("the SMBIOS and MP tables do not fit below 1 MiB");
 
   const biosData = new RecordWriter()
@@ -70,6 +75,7 @@ export function buildFirmware(config: FirmwareConfig): Firmware {
       { gpa: mpPointer, bytes: buildMpPointer(mpTable) },
       { gpa: mpTable, bytes: mpBytes },
       { gpa: structures, bytes: structureBytes },
+      { gpa: RESET_CODE_BASE, bytes: buildResetCode() },
       { gpa: BDA_BASE, bytes: biosData.finish() },
       { gpa: EBDA_BASE, bytes: ebda.finish() },
     ],

@@ -20,6 +20,9 @@ export interface VcpuStatistics {
     readonly apic: number;
     readonly pic: number;
     readonly nmi: number;
+    /** INITs and start-up IPIs that it took. */
+    readonly inits: number;
+    readonly startups: number;
     readonly ipisSent: number;
     readonly ipisReceived: number;
     readonly apicTimer: number;
@@ -107,6 +110,8 @@ export function vcpuStatistics(vcpu: Vcpu): VcpuStatistics {
       apic: core.interruptsInjected,
       pic: core.picInterruptsInjected,
       nmi: core.nmisInjected,
+      inits: core.inits,
+      startups: core.startups,
       ipisSent: apic.statistics.ipisSent,
       ipisReceived: apic.statistics.ipisReceived,
       apicTimer: apic.statistics.timerInterrupts,
@@ -123,7 +128,17 @@ export const NO_VCPU_STATISTICS: VcpuStatistics = {
   instructions: 0,
   entries: 0,
   exits: { budget: 0, halt: 0, interruptWindow: 0, other: 0 },
-  interrupts: { apic: 0, pic: 0, nmi: 0, ipisSent: 0, ipisReceived: 0, apicTimer: 0, spurious: 0 },
+  interrupts: {
+    apic: 0,
+    pic: 0,
+    nmi: 0,
+    inits: 0,
+    startups: 0,
+    ipisSent: 0,
+    ipisReceived: 0,
+    apicTimer: 0,
+    spurious: 0,
+  },
   msrReads: 0,
   msrWrites: 0,
   engine: {},

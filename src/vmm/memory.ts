@@ -3,7 +3,8 @@
 //   guest-physical  [0, 3 GiB)        [4 GiB, 4 GiB + rest)
 //   host offset     [0, 3 GiB)        [3 GiB, 3 GiB + rest)        then what the engine keeps beside RAM
 //
-// From 640 to 768 KiB there is the window of display adapters, and no RAM.
+// From 640 to 768 KiB there is the window of display adapters, and no RAM. What is at 960 KiB is seen once more below 4 GiB, read-only, as a
+// PC's ROM is seen at both places: a processor begins there after INIT. Devices do not see it.
 //
 // Everything that writes RAM from outside a vCPU passes through here, so that code which was decoded from it is dropped.
 
@@ -18,6 +19,10 @@ export const HIGH_BASE = 4 * GIB;
 /** The window of display adapters. */
 const WINDOW_BASE = 0xa0000;
 const WINDOW_END = 0xc0000;
+/** The last 64 KiB of the ROM, and what they are read from. */
+const ROM_BASE = 4 * GIB - 0x10000;
+const ROM_SHADOW = 0xf0000;
+const ROM_BYTES = 0x10000;
 /** A wasm32 memory has 4 GiB, and the engine needs some of it. */
 export const RAM_LIMIT = 4 * GIB - 32 * 2 ** 20;
 
@@ -68,6 +73,8 @@ export class GuestRam implements GuestMemory {
     const slots: MemorySlot[] = [{ gpa: 0, length: Math.min(this.lowEnd, WINDOW_BASE), host: 0, writable: true }];
     if (this.lowEnd > WINDOW_END)
       slots.push({ gpa: WINDOW_END, length: this.lowEnd - WINDOW_END, host: WINDOW_END, writable: true });
+    if (this.lowEnd >= ROM_SHADOW + ROM_BYTES)
+      slots.push({ gpa: ROM_BASE, length: ROM_BYTES, host: ROM_SHADOW, writable: false });
     if (bytes > HOLE_BASE) slots.push({ gpa: HIGH_BASE, length: bytes - HOLE_BASE, host: HOLE_BASE, writable: true });
     this.slots = slots;
   }

@@ -115,6 +115,8 @@ export class Vcpu implements Stateful {
     interruptsInjected: 0,
     picInterruptsInjected: 0,
     nmisInjected: 0,
+    inits: 0,
+    startups: 0,
     msrReads: 0,
     msrWrites: 0,
   };
@@ -304,10 +306,11 @@ export class Vcpu implements Stateful {
     this.engine.inject(kind, vector);
   }
 
-  /** SDM Vol. 3A 9.4.1: the bootstrap processor starts at the reset vector again, the others wait for a SIPI. */
+  /** SDM Vol. 3A 9.4.1: the bootstrap processor starts at the reset vector (src/firmware/reset-code.ts), the others wait for a SIPI. */
   private takeInit(): void {
     this.initPending = false;
     this.nmiPending = false;
+    this.statistics.inits++;
     this.apic.init();
     this.engine.reset("init");
     this.waiting = 0;
@@ -319,6 +322,7 @@ export class Vcpu implements Stateful {
     if (this.initPending) this.takeInit();
     const { engine } = this;
     if (this.activity !== ACTIVITY_STATE.WAIT_FOR_SIPI) return;
+    this.statistics.startups++;
     const cs = SEGMENTS[SREG.CS];
     engine.set(cs.selector, vector << 8);
     engine.set(cs.base, vector << 12);

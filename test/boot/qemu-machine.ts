@@ -120,9 +120,6 @@ export async function runInQemu(options: QemuOptions): Promise<QemuRun> {
   run(directory, "objcopy", "-O", "binary", "rom.elf", "rom.code");
   const rom = new Uint8Array(ROM_LENGTH);
   rom.set(readFileSync(join(directory, "rom.code")), CODE_OFFSET);
-  // A near jump at the reset vector, relative to the byte after it.
-  const distance = CODE_OFFSET - (ROM_LENGTH - 16 + 3);
-  rom.set([0xe9, distance & 0xff, (distance >> 8) & 0xff], ROM_LENGTH - 16);
   const args = [
     "-machine",
     "q35,accel=tcg",
@@ -143,6 +140,9 @@ export async function runInQemu(options: QemuOptions): Promise<QemuRun> {
     writeFileSync(file, bytes);
     args.push("-device", `loader,file=${file},addr=0x${gpa.toString(16)},force-raw=on`);
   });
+  // A near jump at the reset vector, relative to the byte after it, in the place of the firmware's own.
+  const distance = CODE_OFFSET - (ROM_LENGTH - 16 + 3);
+  rom.set([0xe9, distance & 0xff, (distance >> 8) & 0xff], ROM_LENGTH - 16);
   writeFileSync(join(directory, "rom.bin"), rom);
   const child = spawn("qemu-system-x86_64", args, { stdio: ["ignore", "pipe", "pipe"] });
   let output = "";

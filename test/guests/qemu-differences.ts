@@ -5,6 +5,8 @@
 /** Kernels that do not come to their end there, because a check that QEMU does not make leads astray. */
 export const UNSUITED: ReadonlySet<string> = new Set([
   "control-registers",
+  "init",
+  "init-reset",
   "iret",
   "lock",
   "paging-flush",

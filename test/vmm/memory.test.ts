@@ -21,6 +21,7 @@ test("below the hole a host offset is the address; above 4 GiB the rest follows"
   assert.deepEqual(memory.slots, [
     { gpa: 0, length: 0xa0000, host: 0, writable: true },
     { gpa: 0xc0000, length: HOLE_BASE - 0xc0000, host: 0xc0000, writable: true },
+    { gpa: 0xffff0000, length: 0x10000, host: 0xf0000, writable: false },
     { gpa: HIGH_BASE, length: 2 * MIB, host: HOLE_BASE, writable: true },
   ]);
   memory.writeU32(HIGH_BASE, 0xdeadbeef);
