@@ -133,7 +133,17 @@ export class Pc {
     });
     const { io, timers, anomalies, router, vm } = this;
 
-    const timerWatch = { served: () => this.pit.acknowledged(), rerouted: () => this.pit.forget() };
+    // IRQ 0 is the 8254's, or in its place the HPET's: the other of them has nothing outstanding.
+    const timerWatch = {
+      served: () => {
+        this.pit.ticks.acknowledged();
+        this.hpet.ticks.acknowledged();
+      },
+      rerouted: () => {
+        this.pit.ticks.forget();
+        this.hpet.ticks.forget();
+      },
+    };
     this.pic = new Pic({ anomalies, timerWatch, intr: (asserted) => router.setLint(0, asserted) });
     this.ioapic = new IoApic({
       bus: router,

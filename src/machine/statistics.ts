@@ -78,7 +78,7 @@ export interface MachineStatistics {
     /** Accesses to what nobody claims. */
     readonly unclaimed: number;
   };
-  /** The 8254's interrupts that came late, after the guest had served the one before; and those that it owed too many of to keep. */
+  /** Interrupts of the 8254, or the HPET in its place, that came late, after the guest had served the one before; and those that it owed too many of to keep. */
   readonly ticks: { readonly reinjected: number; readonly dropped: number };
   readonly disks: readonly DiskStatistics[];
   /** Mistakes and oddities of the guest, by kind. */
@@ -163,7 +163,7 @@ export function machineStatistics(pc: Pc): MachineStatistics {
     timerLateMaxNs: Math.max(vm.statistics.timerLateMaxNs, ...vcpus.map(({ thread }) => thread?.timerLateMaxNs ?? 0)),
     vcpus,
     io: { ...pc.io.statistics },
-    ticks: { ...pc.pit.statistics },
+    ticks: sum([pc.pit.ticks.statistics, pc.hpet.ticks.statistics]) as { reinjected: number; dropped: number },
     disks: pc.disks.map((disk) => {
       const { device } = disk;
       return { ...NO_DISK, ...("statistics" in device ? (device.statistics as DiskStatistics) : {}) };

@@ -13,10 +13,14 @@
 // half keeps the high half of the same instant for the access that comes next, if that is the read of the high half and
 // comes within 100 ms. Both ways of reading then work: one 64-bit load, and the high-low-high loop of 32-bit code. In the
 // same way, a write of a comparator's low half that uses up Tn_VAL_SET_CNF extends it to the high half if that comes next.
+//
+// Matches that the host was late for make one interrupt, but for those of a periodic comparator 0 that stands in for the 8254 on IRQ 0: guests tell
+// the time by them, so none is lost (owed-ticks.ts).
 
 import type { AccessSize, AnomalyLog, InterruptPin, MmioHandler, MsiSink } from "../bus.ts";
 import type { Clock, Timer, TimerQueue } from "../clock.ts";
 import { type Schema, StateError, type Stateful } from "../state.ts";
+import { OwedTicks, owedTicksSchema } from "./owed-ticks.ts";
 
 export const HPET_LENGTH = 0x400;
 
@@ -96,7 +100,7 @@ interface Comparator {
 
 const schema: Schema = {
   kind: "hpet",
-  version: 1,
+  version: 2,
   fields: {
     genConf: "u32",
     isr: "u32",
@@ -119,6 +123,7 @@ const schema: Schema = {
     pairWrite: "bool",
     pairHigh: "u32",
     pairAt: "time",
+    ticks: { section: owedTicksSchema },
   },
   derived: ["clock", "pins", "legacyPins", "msi", "anomalies", "legacyReplacement", "timers", "routeCap"],
 };
@@ -145,6 +150,8 @@ export class Hpet implements Stateful, MmioHandler {
   private pairWrite = false;
   private pairHigh = 0;
   private pairAt = 0;
+  /** The edges of comparator 0 on IRQ 0. */
+  readonly ticks = new OwedTicks(() => this.edge(0, this.comparators[0]));
 
   constructor(options: HpetOptions) {
     const count = options.comparators ?? 3;
@@ -177,6 +184,7 @@ export class Hpet implements Stateful, MmioHandler {
     this.counter = 0n;
     this.since = this.clock.now();
     this.pairOffset = -1;
+    this.ticks.forget();
     this.comparators = this.timers.map(() => ({
       config: 0,
       comparator: MASK64,
@@ -224,6 +232,7 @@ export class Hpet implements Stateful, MmioHandler {
         if (this.enabled) this.anomalies.anomaly("hpet", "main counter written while it runs");
         this.counter = withHalf(this.counterAt(now), offset, value);
         this.since = now;
+        this.ticks.forget();
         this.scheduleAll(now);
         return;
       default:
@@ -325,7 +334,9 @@ export class Hpet implements Stateful, MmioHandler {
     const legacy = this.legacyActive;
     const counter = this.counterAt(now);
     const ran = this.enabled;
+    const before = this.genConf;
     this.genConf = value & (GEN_CONF.ENABLE_CNF | GEN_CONF.LEG_RT_CNF);
+    if (this.genConf !== before) this.ticks.forget();
     if (ran !== this.enabled) {
       this.counter = counter;
       this.since = now;
@@ -341,6 +352,7 @@ export class Hpet implements Stateful, MmioHandler {
     const n = (offset - REG.TIMERS) >> 5;
     const timer = this.comparators[n];
     if (timer === undefined) return;
+    if (n === 0) this.ticks.forget();
     switch (offset & 0x1f) {
       case TIMER_REG.CONFIG:
         this.writeConfig(now, n, timer, value);
@@ -432,7 +444,7 @@ export class Hpet implements Stateful, MmioHandler {
     });
   }
 
-  /** The matches up to `now`, which is one or, when late, several at once: they make one interrupt. */
+  /** The matches up to `now`, which is one or, when late, several at once. */
   private match(now: number, n: number, timer: Comparator): void {
     const wide = (timer.config & TN.MODE32_CNF) === 0;
     const wrap = wide ? MASK64 + 1n : MASK32 + 1n;
@@ -443,16 +455,17 @@ export class Hpet implements Stateful, MmioHandler {
     if (periodic) timer.comparator = (timer.comparator + steps * step) & (wrap - 1n);
     timer.deadline = timeOf(first + steps * step);
     this.armTimer(n);
-    this.interrupt(n, timer);
+    this.interrupt(n, timer, periodic ? steps : 1n);
   }
 
-  private interrupt(n: number, timer: Comparator): void {
+  private interrupt(n: number, timer: Comparator, matches: bigint): void {
     const level = (timer.config & TN.INT_TYPE_CNF) !== 0;
     // The status bit stands only for level-triggered comparators, and does so even where the interrupt is off (2.3.6, 2.3.8).
     if (level) this.isr = (this.isr | (1 << n)) >>> 0;
     if ((timer.config & TN.INT_ENB_CNF) === 0) return;
     if (timer.config & TN.FSB_EN_CNF) this.msi?.sendMsi(BigInt(timer.fsbAddress), timer.fsbValue);
     else if (level) this.updateLine(n);
+    else if (n === 0 && this.legacyActive && (timer.config & TN.TYPE_CNF) !== 0) this.ticks.owe(Number(matches));
     else this.edge(n, timer);
   }
 

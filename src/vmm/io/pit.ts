@@ -3,16 +3,14 @@
 //
 // Counter 0 interrupts where its OUT rises. The pin is driven on these edges alone, not on the falling ones between them: in
 // the periodic modes it is high from the first rise on, and each further rise is a fall and a rise at the same instant.
-//
-// Guests count these edges to tell the time, and a host that does something else for a while would make several of them one. So
-// edges are owed until the guest acknowledges them, one at a time, as KVM does it (Linux, Documentation/virt/kvm/api.rst,
-// KVM_REINJECT_CONTROL; arch/x86/kvm/i8254.c): the next one is made when the one before has been served, however late that is.
+// None is lost to a host that is late (owed-ticks.ts).
 
 import type { AccessSize, AnomalyLog, InterruptPin, PortHandler } from "../bus.ts";
 import type { Clock, Timer, TimerQueue } from "../clock.ts";
 import type { Schema, Stateful } from "../state.ts";
 import { readBytes, writeBytes } from "./byte-ports.ts";
 import { I8254Counter, i8254CounterSchema } from "./i8254-counter.ts";
+import { OwedTicks, owedTicksSchema } from "./owed-ticks.ts";
 import { Rate } from "./rate.ts";
 
 /** The 14.31818 MHz crystal divided by 12. */
@@ -35,9 +33,6 @@ const NMI_SC = {
 } as const;
 
 const NMI_SC_WRITABLE = 0x0f;
-
-/** So many edges are owed at most. A guest that serves none gets each as it comes from then on, as from the chip itself. */
-export const OWED_MAX = 1000;
 
 /** Pulses between two memory refreshes: what a PC programs counter 1 with, 15 us. */
 const REFRESH_PULSES = 18;
@@ -62,10 +57,9 @@ const schema: Schema = {
     connected: "bool",
     eventAt: "time",
     riseAt: "time",
-    owed: "u32",
-    outstanding: "bool",
+    ticks: { section: owedTicksSchema },
   },
-  derived: ["clock", "pin", "nmi", "rate", "timer", "statistics"],
+  derived: ["clock", "pin", "nmi", "rate", "timer"],
 };
 
 export class Pit implements Stateful, PortHandler {
@@ -87,12 +81,8 @@ export class Pit implements Stateful, PortHandler {
   private eventAt = Number.POSITIVE_INFINITY;
   /** The event, where it is a rise of OUT and not only a load. */
   private riseAt = Number.POSITIVE_INFINITY;
-  /** Edges that the guest has not acknowledged, with the one that is on its way. */
-  private owed = 0;
-  /** An edge has been made that was not acknowledged. */
-  private outstanding = false;
-  /** Edges of counter 0 that were made late, after an acknowledgement, and those that were never made. */
-  readonly statistics = { reinjected: 0, dropped: 0 };
+  /** The edges of counter 0. */
+  readonly ticks = new OwedTicks(() => this.pulse());
 
   constructor(options: PitOptions) {
     this.clock = options.clock;
@@ -113,7 +103,7 @@ export class Pit implements Stateful, PortHandler {
     this.nmiStatus = 0;
     this.connected = true;
     this.pin.set(false);
-    this.forget();
+    this.ticks.forget();
     this.schedule(this.clock.now());
   }
 
@@ -121,24 +111,8 @@ export class Pit implements Stateful, PortHandler {
   setInterruptConnected(connected: boolean): void {
     this.connected = connected;
     if (!connected) this.pin.set(false);
-    this.forget();
+    this.ticks.forget();
     this.schedule(this.clock.now());
-  }
-
-  /** The guest has served IRQ 0, at whichever interrupt controller: the next edge that is owed can be seen. */
-  acknowledged(): void {
-    if (!this.outstanding) return;
-    this.outstanding = false;
-    this.owed = Math.max(0, this.owed - 1);
-    if (this.owed === 0) return;
-    this.statistics.reinjected++;
-    this.pulse();
-  }
-
-  /** Nothing is owed any more: counter 0 was programmed anew, or IRQ 0 let through again or led elsewhere. */
-  forget(): void {
-    this.owed = 0;
-    this.outstanding = false;
   }
 
   /** OUT of counter 2 where bit 1 of port 61h lets it through: what a speaker's cone follows. */
@@ -180,7 +154,7 @@ export class Pit implements Stateful, PortHandler {
     else if (port === PIT_PORTS.counters) {
       this.catchUp(now);
       this.counters[0].write(now, value);
-      this.forget();
+      this.ticks.forget();
       // In mode 0 a new count sets OUT low at once.
       if (this.counters[0].mode === 0) this.drive(this.counters[0].out(now));
       this.schedule(now);
@@ -207,7 +181,7 @@ export class Pit implements Stateful, PortHandler {
     // A control word sets OUT to the mode's initial level at once; a latch command changes nothing.
     if ((value & 0x30) !== 0) {
       this.drive(this.counters[0].out(now));
-      this.forget();
+      this.ticks.forget();
     }
     this.schedule(now);
   }
@@ -251,18 +225,10 @@ export class Pit implements Stateful, PortHandler {
       at = end;
     }
     this.armTimer();
-    if (rises > 0 && this.connected) this.owe(rises);
-  }
-
-  private owe(edges: number): void {
-    const owed = this.owed + edges;
-    this.owed = Math.min(owed, OWED_MAX);
-    this.statistics.dropped += owed - this.owed;
-    if (!this.outstanding || this.owed === OWED_MAX) this.pulse();
+    if (rises > 0 && this.connected) this.ticks.owe(rises);
   }
 
   private pulse(): void {
-    this.outstanding = true;
     this.pin.set(false);
     this.pin.set(true);
   }

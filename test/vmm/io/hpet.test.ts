@@ -241,7 +241,10 @@ test("legacy replacement: IRQ 0 and IRQ 8 change hands when both bits are set; t
   assert.deepEqual(b.replacement, []);
   b.write(GEN_CONF, 3);
   assert.deepEqual(b.replacement, [true]);
-  b.bench.advance(35_000);
+  for (let n = 0; n < 7; n++) {
+    b.bench.advance(5_000);
+    b.hpet.ticks.acknowledged();
+  }
   assert.deepEqual(b.legacy[0].rises, [10_000, 20_000, 30_000]);
   assert.deepEqual(b.legacy[1].rises, [25_000]);
   assert.equal(b.legacy[0].level, true);
@@ -251,6 +254,53 @@ test("legacy replacement: IRQ 0 and IRQ 8 change hands when both bits are set; t
   b.write(GEN_CONF, 3);
   b.hpet.reset();
   assert.deepEqual(b.replacement, [true, false, true, false]);
+});
+
+test("on IRQ 0 no match of a periodic comparator is lost: those the host was late for come as each is served", () => {
+  const b = new Board();
+  const start = () => {
+    b.write(config(0), ENABLE | PERIODIC | VAL_SET | MODE32);
+    b.write(comparator(0), b.read(COUNTER) + 1000);
+    b.write(comparator(0), 1000);
+  };
+  b.write(GEN_CONF, 3);
+  start();
+  b.bench.stall(55_000);
+  assert.equal(b.legacy[0].rises.length, 1, "five are due");
+  for (let n = 2; n <= 5; n++) {
+    b.hpet.ticks.acknowledged();
+    assert.equal(b.legacy[0].rises.length, n);
+    assert.equal(b.legacy[0].level, true, "held for the 8259");
+  }
+  b.hpet.ticks.acknowledged();
+  b.hpet.ticks.acknowledged();
+  assert.equal(b.legacy[0].rises.length, 5);
+  // While one is in service the next waits, and is not forgotten.
+  b.bench.advance(5_000);
+  b.bench.advance(20_000);
+  assert.equal(b.legacy[0].rises.length, 6);
+  b.hpet.ticks.acknowledged();
+  assert.equal(b.legacy[0].rises.length, 7);
+  // Programmed anew, or led elsewhere: nothing is owed.
+  for (const change of [start, () => b.write(GEN_CONF, 1), () => b.hpet.reset()]) {
+    b.bench.stall(55_000);
+    change();
+    b.legacy[0].rises.length = 0;
+    b.hpet.ticks.acknowledged();
+    assert.equal(b.legacy[0].rises.length, 0);
+  }
+});
+
+test("IRQ 8, and one-shot comparators on IRQ 0, interrupt once however late", () => {
+  const b = new Board();
+  b.write(config(0), ENABLE | MODE32);
+  b.write(comparator(0), 1000);
+  b.write(config(1), ENABLE | PERIODIC | VAL_SET | MODE32);
+  b.write(comparator(1), 1000);
+  b.write(GEN_CONF, 3);
+  b.bench.stall(100_000);
+  b.hpet.ticks.acknowledged();
+  assert.deepEqual([b.legacy[0].rises.length, b.legacy[1].rises.length], [1, 1]);
 });
 
 test("FSB interrupts are messages", () => {

@@ -2,7 +2,8 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { OWED_MAX, PIT_HZ, Pit } from "../../../src/vmm/io/pit.ts";
+import { OWED_MAX } from "../../../src/vmm/io/owed-ticks.ts";
+import { PIT_HZ, Pit } from "../../../src/vmm/io/pit.ts";
 import { Rate } from "../../../src/vmm/io/rate.ts";
 import { restoreState, saveState, uncoveredFields } from "../../../src/vmm/state.ts";
 import { PulseModel } from "./i8254-model.ts";
@@ -25,7 +26,7 @@ class Board {
     const pin = {
       set: (asserted: boolean) => {
         this.pin.set(asserted);
-        if (asserted && this.serves) this.pit.acknowledged();
+        if (asserted && this.serves) this.pit.ticks.acknowledged();
       },
     };
     this.pit = new Pit({ clock, timers, anomalies, pin, nmi: () => this.nmis++ });
@@ -68,6 +69,7 @@ class Board {
 test("every field is saved or declared derived", () => {
   const { pit } = new Board();
   assert.deepEqual(uncoveredFields(pit), []);
+  assert.deepEqual(uncoveredFields(pit.ticks), []);
   const { counters } = pit as unknown as { counters: Parameters<typeof uncoveredFields>[0][] };
   assert.deepEqual(uncoveredFields(counters[0]), []);
 });
@@ -259,13 +261,13 @@ test("edges that the host was late for come one at a time, each when the one bef
   b.bench.stall(105_000_000);
   assert.equal(b.pin.rises.length, 1, "ten are due");
   for (let n = 2; n <= 10; n++) {
-    b.pit.acknowledged();
+    b.pit.ticks.acknowledged();
     assert.equal(b.pin.rises.length, n);
   }
-  b.pit.acknowledged();
-  b.pit.acknowledged();
+  b.pit.ticks.acknowledged();
+  b.pit.ticks.acknowledged();
   assert.equal(b.pin.rises.length, 10, "nothing is owed");
-  assert.equal(b.pit.statistics.reinjected, 9);
+  assert.equal(b.pit.ticks.statistics.reinjected, 9);
   b.bench.advance(10_000_000);
   assert.equal(b.pin.rises.length, 11);
 });
@@ -277,7 +279,7 @@ test("an edge that the guest is slow to serve is followed by those that came mea
   b.bench.advance(35_000_000);
   assert.equal(b.pin.rises.length, 1);
   b.serves = true;
-  b.pit.acknowledged();
+  b.pit.ticks.acknowledged();
   assert.equal(b.pin.rises.length, 3);
 });
 
@@ -300,7 +302,7 @@ test("a guest that serves nothing gets each edge as from the chip itself, once e
   assert.equal(b.pin.rises.length, 1);
   b.bench.advance(11_000_000);
   assert.ok(b.pin.rises.length >= 10);
-  assert.ok(b.pit.statistics.dropped >= 9);
+  assert.ok(b.pit.ticks.statistics.dropped >= 9);
 });
 
 test("nothing is owed after new programming, HPET replacement, reset, and where IRQ 0 is let through anew", () => {
@@ -311,7 +313,7 @@ test("nothing is owed after new programming, HPET replacement, reset, and where 
       b.pit.setInterruptConnected(false);
       b.pit.setInterruptConnected(true);
     },
-    (b) => b.pit.forget(),
+    (b) => b.pit.ticks.forget(),
     (b) => b.pit.reset(),
   ];
   for (const [n, event] of events.entries()) {
@@ -321,7 +323,7 @@ test("nothing is owed after new programming, HPET replacement, reset, and where 
     b.bench.stall(100_000_000);
     event(b);
     b.pin.rises.length = 0;
-    b.pit.acknowledged();
+    b.pit.ticks.acknowledged();
     assert.equal(b.pin.rises.length, 0, `event ${n}`);
   }
 });
@@ -332,7 +334,7 @@ test("a latch command and a read take nothing from what is owed", () => {
   b.serves = false;
   b.bench.stall(50_000_000);
   b.latched(0);
-  b.pit.acknowledged();
+  b.pit.ticks.acknowledged();
   assert.equal(b.pin.rises.length, 2);
 });
 
@@ -344,7 +346,7 @@ test("what is owed is state", () => {
   const b = new Board(a.bench);
   b.serves = false;
   restoreState(b.pit, saveState(a.pit));
-  for (let n = 1; n <= 5; n++) b.pit.acknowledged();
+  for (let n = 1; n <= 5; n++) b.pit.ticks.acknowledged();
   assert.equal(b.pin.rises.length, 3);
 });
 

@@ -25,7 +25,7 @@ class Board {
 
   constructor() {
     const { clock, timers, anomalies } = this.bench;
-    const watch = { served: () => this.pit.acknowledged(), rerouted: () => this.pit.forget() };
+    const watch = { served: () => this.pit.ticks.acknowledged(), rerouted: () => this.pit.ticks.forget() };
     this.pic = new Pic({ anomalies, timerWatch: watch, intr: () => {} });
     this.ioapic = new IoApic({ bus: this.router, anomalies, watch: { pin: TIMER_PIN, ...watch } });
     this.router.addIoApic(this.ioapic);
@@ -140,7 +140,7 @@ test("EOIs of other vectors acknowledge nothing", () => {
   b.apic.deliver(0, 0x80, false);
   b.apic.acknowledge();
   b.apic.writeMmio(0xb0, 4, 0);
-  assert.equal(b.pit.statistics.reinjected, 0);
+  assert.equal(b.pit.ticks.statistics.reinjected, 0);
   assert.equal(b.servedByApic(), 5);
 });
 
@@ -151,7 +151,7 @@ test("a pin that is masked, let through again, or given another vector owes noth
     b.bench.stall(55_000_000);
     for (const entry of entries) b.entry(entry);
     assert.equal(b.servedByApic(), 1, "the one that was in the IRR");
-    assert.equal(b.pit.statistics.reinjected, 0);
+    assert.equal(b.pit.ticks.statistics.reinjected, 0);
     b.bench.advance(10_000_000);
     assert.equal(b.servedByApic(), 1);
   }
@@ -170,9 +170,9 @@ test("a level-triggered entry: the EOI that clears the remote IRR acknowledges",
   b.entry(VECTOR | 0x8000);
   b.bench.stall(35_000_000);
   b.apic.acknowledge();
-  const { reinjected } = b.pit.statistics;
+  const { reinjected } = b.pit.ticks.statistics;
   b.apic.writeMmio(0xb0, 4, 0);
-  assert.equal(b.pit.statistics.reinjected, reinjected + 1);
+  assert.equal(b.pit.ticks.statistics.reinjected, reinjected + 1);
 });
 
 test("at the 8259: EOI commands, automatic end of interrupt, polls", () => {
@@ -212,11 +212,11 @@ test("at the 8259: an EOI of another input acknowledges nothing, and unmasking I
   b.bench.stall(55_000_000);
   assert.equal(b.pic.acknowledge(), VECTOR);
   b.pic.writePort(0x20, 1, 0x61);
-  assert.equal(b.pit.statistics.reinjected, 0);
+  assert.equal(b.pit.ticks.statistics.reinjected, 0);
   b.pic.writePort(0x21, 1, 0xff);
   b.pic.writePort(0x21, 1, 0xfe);
   b.pic.writePort(0x20, 1, 0x60);
-  assert.equal(b.pit.statistics.reinjected, 0);
+  assert.equal(b.pit.ticks.statistics.reinjected, 0);
   b.bench.advance(10_000_000);
   assert.equal(
     b.servedByPic(() => b.pic.writePort(0x20, 1, 0x60)),
