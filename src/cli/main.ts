@@ -69,6 +69,14 @@ async function main(args: readonly string[]): Promise<number> {
   }
 }
 
+/** Done when all that was written to the stream has gone, or cannot go. */
+function written(stream: NodeJS.WriteStream): Promise<void> {
+  return new Promise((resolve) => {
+    if (stream.writableLength === 0 || stream.destroyed) resolve();
+    else stream.write("", () => resolve());
+  });
+}
+
 let status: number;
 try {
   status = await main(process.argv.slice(2));
@@ -79,5 +87,7 @@ try {
   if (process.env.SKEP_DEBUG !== undefined) console.error(error);
   status = FAILED;
 }
+// A pipe takes only so much at once, and what is left would be lost.
+await Promise.all([process.stdout, process.stderr].map(written));
 // Standard input may stay open; nothing is left to wait for.
 process.exit(status);
