@@ -34,6 +34,9 @@ const LINEAR_BITS = 48;
 const HYPERVISOR = 0x40000000;
 const EXTENDED = 0x80000000;
 const HYPERVISOR_SIGNATURE = "SkepSkepSkep";
+/** Guests look for other hypervisors' interfaces at steps of 100H (Linux, `hypervisor_cpuid_base`). */
+const KVM = HYPERVISOR + 0x100;
+const KVM_SIGNATURE = "KVMKVMKVM";
 
 /** Four characters as a little-endian word. */
 function word(text: string, at: number): number {
@@ -140,6 +143,12 @@ function otherLeaves(model: CpuModel): Leaf[] {
   if (model.features.has("hypervisor")) {
     const [ebx, ecx, edx] = [0, 4, 8].map((at) => word(HYPERVISOR_SIGNATURE, at));
     put(HYPERVISOR, { eax: HYPERVISOR, ebx, ecx, edx });
+    const kvmFeatures = featureBits(model, KVM + 1, 0, "eax");
+    if (kvmFeatures !== 0) {
+      const [first, second, third] = [0, 4, 8].map((at) => word(KVM_SIGNATURE, at));
+      put(KVM, { eax: KVM + 1, ebx: first, ecx: second, edx: third });
+      put(KVM + 1, { eax: kvmFeatures });
+    }
   }
   const extended = model.features.has("lm") || model.features.has("nx") || model.features.has("syscall");
   if (!extended) {

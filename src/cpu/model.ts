@@ -34,8 +34,10 @@ const PLATFORM = words(
 const X86_64_V2 = [...X86_64_V1, ...PLATFORM, ...words("sse3 ssse3 sse4_1 sse4_2 popcnt cx16 lahf_lm")];
 const MAX = [...X86_64_V2, ...words("movbe xsave xsaveopt xsavec xgetbv1 clwb rdpid prefetchw aes pclmulqdq")];
 
+/** Interrupt messages of devices reach APIC ids beyond 254: a matter of the machine, which has it where it has such ids. */
+export const EXTENDED_DESTINATIONS = "kvm_msi_ext_dest_id";
 /** All that this processor can do: a flag beyond it is refused. */
-const IMPLEMENTED: ReadonlySet<string> = new Set(MAX);
+const IMPLEMENTED: ReadonlySet<string> = new Set([...MAX, EXTENDED_DESTINATIONS]);
 
 /** Family 6, model 2CH (Westmere), which has just x86-64-v2: C libraries take the functions for it that use REP MOVSB, and for later models
  *  without AVX those that shift between vector registers. */
@@ -107,6 +109,7 @@ const NEEDS: { readonly [feature: string]: readonly string[] } = {
   tsc_deadline_timer: ["apic", "tsc"],
   tsc_adjust: ["tsc", "msr"],
   x2apic: ["apic", "msr"],
+  [EXTENDED_DESTINATIONS]: ["hypervisor", "x2apic"],
   pat: ["msr"],
   mtrr: ["msr"],
   mca: ["mce", "msr"],

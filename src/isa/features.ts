@@ -91,6 +91,8 @@ const LEAF_D_1_EAX: Names = { xsaveopt: 0, xsavec: 1, xgetbv1: 2, xsaves: 3 };
 const LEAF_80000001_EDX: Names = { syscall: 11, nx: 20, pdpe1gb: 26, rdtscp: 27, lm: 29 };
 const LEAF_80000001_ECX: Names = { lahf_lm: 0, svm: 2, lzcnt: 5, sse4a: 6, prefetchw: 8 };
 const LEAF_80000007_EDX: Names = { invariant_tsc: 8 };
+/** KVM's features (Linux, Documentation/virt/kvm/x86/cpuid.rst), where its leaves are second to another hypervisor's. */
+const LEAF_40000101_EAX: Names = { kvm_msi_ext_dest_id: 15 };
 
 export const FEATURES: { readonly [name: string]: Feature } = Object.fromEntries([
   ...at(1, 0, "edx", LEAF_1_EDX),
@@ -104,4 +106,5 @@ export const FEATURES: { readonly [name: string]: Feature } = Object.fromEntries
   ...at(0x80000001, 0, "edx", LEAF_80000001_EDX),
   ...at(0x80000001, 0, "ecx", LEAF_80000001_ECX),
   ...at(0x80000007, 0, "edx", LEAF_80000007_EDX),
+  ...at(0x40000101, 0, "eax", LEAF_40000101_EAX),
 ]);

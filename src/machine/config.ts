@@ -1,8 +1,8 @@
 // What a machine is made of, and the check of what users ask for. Everything wrong with a request is a SkepError of one line, found before
 // anything is built.
 
-import { type CpuModel, CpuModelError, DEFAULT_CPU_MODEL, parseCpuModel } from "../cpu/model.ts";
-import type { CpuTopology } from "../cpu/topology.ts";
+import { type CpuModel, CpuModelError, DEFAULT_CPU_MODEL, EXTENDED_DESTINATIONS, parseCpuModel } from "../cpu/model.ts";
+import { apicIdOf, type CpuTopology } from "../cpu/topology.ts";
 import { SkepError } from "../errors.ts";
 import { MINIMUM_MEMORY } from "../firmware/e820.ts";
 import type { BlockStorage } from "../host/block.ts";
@@ -51,6 +51,8 @@ export interface MachineConfig {
   readonly memoryBytes: number;
   readonly cpus: number;
   readonly topology: CpuTopology;
+  /** There are APIC ids that only x2APIC mode knows, so processors are handed over to the guest in it. */
+  readonly x2apicIds: boolean;
   readonly cpu: CpuModel;
   readonly engine: EngineName;
   readonly threads: Threads;
@@ -85,7 +87,11 @@ export const DEFAULT_MEMORY = 512 * 2 ** 20;
 export const DEFAULT_DEBUG_EXIT_PORT = 0xf4;
 /** Slots of the bus that are left for disks. */
 export const DISKS_MAX = 24;
-export const CPUS_MAX = 64;
+export const CPUS_MAX = 512;
+/** Where one thread runs them all, each is there from the start, with its engine. */
+const CPUS_OF_ONE_THREAD_MAX = 64;
+/** The least APIC id that eight bits cannot name: 255 is everybody (SDM Vol. 3A 11.12.1). */
+const FIRST_X2APIC_ID = 255;
 const SERIAL_PORTS_MAX = 4;
 const PAGE = 4096;
 const UNITS: { readonly [unit: string]: number } = { "": 1, K: 2 ** 10, M: 2 ** 20, G: 2 ** 30 };
@@ -111,9 +117,14 @@ function memoryBytes(memory: number | string): number {
   return Math.floor(bytes / PAGE) * PAGE;
 }
 
-function cpuModel(text: string): CpuModel {
+/** Where APIC ids ask for it, the model has x2APIC and tells guests how devices reach those ids, unless the request says otherwise. */
+function cpuModel(text: string, x2apicIds: boolean): CpuModel {
   try {
-    return parseCpuModel(text);
+    const asked = parseCpuModel(text);
+    if (!x2apicIds) return asked;
+    if (!asked.features.has("x2apic")) bad(`APIC ids from ${FIRST_X2APIC_ID} up need a CPU with x2apic`);
+    const [name, ...flags] = text.split(",");
+    return { ...parseCpuModel([name, `+${EXTENDED_DESTINATIONS}`, ...flags].join(",")), name: text };
   } catch (error) {
     if (error instanceof CpuModelError) throw new SkepError("config", error.message, { cause: error });
     throw error;
@@ -177,6 +188,7 @@ function traceKind(name: string): TraceKind {
 /** Checks a request and fills in the defaults. */
 export function machineConfig(request: MachineRequest): MachineConfig {
   const { cpus, topology } = cpuCount(request.cpus ?? 1);
+  const x2apicIds = apicIdOf(topology, cpus - 1) >= FIRST_X2APIC_ID;
   const engine = request.engine ?? "translate";
   const known = ENGINES.find((name) => name === engine);
   if (known === undefined) bad(`unknown engine "${engine}": known are ${ENGINES.join(", ")}`);
@@ -185,6 +197,8 @@ export function machineConfig(request: MachineRequest): MachineConfig {
   const usual: Threads = cpus === 1 || single ? "one" : "each";
   const threads = THREADS.find((name) => name === (request.threads ?? usual));
   if (threads === undefined) bad(`unknown threads "${request.threads}": known are ${THREADS.join(", ")}`);
+  if (threads === "one" && cpus > CPUS_OF_ONE_THREAD_MAX)
+    bad(`${cpus} CPUs are more than the ${CPUS_OF_ONE_THREAD_MAX} that one thread can run`);
   if (threads === "each" && deterministic !== undefined) bad("a deterministic machine has one thread");
   if (threads === "each" && request.profile) bad("machines of one thread have profiles");
   if (threads === "each" && request.checkRegions) bad("regions are checked in machines of one thread");
@@ -200,7 +214,8 @@ export function machineConfig(request: MachineRequest): MachineConfig {
     memoryBytes: memoryBytes(request.memory ?? DEFAULT_MEMORY),
     cpus,
     topology,
-    cpu: cpuModel(request.cpu ?? DEFAULT_CPU_MODEL),
+    x2apicIds,
+    cpu: cpuModel(request.cpu ?? DEFAULT_CPU_MODEL, x2apicIds),
     engine: known,
     threads,
     checkRegions: checkEvery(request.checkRegions, known),

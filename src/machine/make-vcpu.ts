@@ -7,6 +7,7 @@ import { SkepError } from "../errors.ts";
 import type { Host } from "../host/host.ts";
 import { MAXPHYADDR } from "../isa/state.ts";
 import type { Engine, EngineHost } from "../vmm/engine.ts";
+import { BASE_EXTENDED } from "../vmm/io/apic-base.ts";
 import type { LocalApic } from "../vmm/io/lapic.ts";
 import type { GuestRam } from "../vmm/memory.ts";
 import { CRYSTAL_HZ, TSC_HZ } from "../vmm/tsc.ts";
@@ -72,9 +73,20 @@ function makeEngine(host: EngineHost, apicId: number, making: VcpuMaking): Engin
   });
 }
 
-/** What a BIOS does to the bootstrap processor's local APIC: virtual wire mode (MP specification 1.4, 3.6.2.2). */
-export function setVirtualWire(apic: LocalApic): void {
-  apic.writeMmio(0xf0, 4, 0x1ff);
-  apic.writeMmio(0x350, 4, 0x700);
-  apic.writeMmio(0x360, 4, 0x400);
+/** What a BIOS does to a local APIC: x2APIC mode where ids ask for it, which is then every processor's (SDM Vol. 3A 11.12.8); and the bootstrap
+ *  processor's in virtual wire mode (MP specification 1.4, 3.6.2.2). */
+export function handOver(apic: LocalApic, config: MachineConfig, bootstrap: boolean): void {
+  if (config.x2apicIds) apic.writeBase(apic.readBase() | BASE_EXTENDED);
+  if (!bootstrap) return;
+  for (const [register, value] of VIRTUAL_WIRE) {
+    if (config.x2apicIds) apic.writeX2apicHalves(register, value, 0);
+    else apic.writeMmio(register << 4, 4, value);
+  }
 }
+
+/** Spurious vector register, LINT0 (ExtINT), LINT1 (NMI), by their numbers in x2APIC mode (table 11-6). */
+const VIRTUAL_WIRE = [
+  [0x0f, 0x1ff],
+  [0x35, 0x700],
+  [0x36, 0x400],
+] as const;

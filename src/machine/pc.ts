@@ -2,6 +2,7 @@
 // names all of them. It knows nothing of kernels and of the host's threads.
 
 import { type EngineOptions, ramMemoryBytes } from "../cpu/engine.ts";
+import { EXTENDED_DESTINATIONS } from "../cpu/model.ts";
 import { AcpiPm } from "../devices/acpi-pm.ts";
 import { DebugExit } from "../devices/debug-exit.ts";
 import { I8042 } from "../devices/i8042.ts";
@@ -144,12 +145,14 @@ export class Pc {
         this.hpet.ticks.forget();
       },
     };
+    const extendedDestinationIds = config.cpu.features.has(EXTENDED_DESTINATIONS);
     this.pic = new Pic({ anomalies, timerWatch, intr: (asserted) => router.setLint(0, asserted) });
     this.ioapic = new IoApic({
       bus: router,
       anomalies,
       id: IOAPIC.id,
       trace: trace.interrupts,
+      extendedDestinationIds,
       watch: { pin: IOAPIC_TIMER_PIN, ...timerWatch },
     });
     router.addIoApic(this.ioapic);
@@ -174,7 +177,7 @@ export class Pc {
       wallClockAtZero: host.wallClock() - clock.now() / 1e6,
     });
     io.mapPorts("rtc", RTC_PORTS.index, 2, this.rtc);
-    const msi = new MsiReceiver({ bus: router, anomalies });
+    const msi = new MsiReceiver({ bus: router, anomalies, extendedDestinationIds });
     this.hpet = this.makeHpet(clock, msi);
     io.mapMmio("hpet", HPET_BASE, HPET_LENGTH, this.hpet);
 
@@ -343,7 +346,7 @@ export class Pc {
       this.memory.attach(vcpu.engine);
       this.vm.addVcpu(vcpu);
     }
-    return new LocalProcessors(this.vm);
+    return new LocalProcessors(this.vm, config);
   }
 
   private groupVcpus(options: PcOptions, threads: VcpuGroupOptions["threads"]): Processors {

@@ -6,8 +6,9 @@ import { SkepError } from "../errors.ts";
 import { restoreState, type Section, StateError, saveState } from "../vmm/state.ts";
 import type { Vcpu } from "../vmm/vcpu.ts";
 import type { RunOutcome, Vm } from "../vmm/vm.ts";
+import type { MachineConfig } from "./config.ts";
 import { setInitialState } from "./initial-state.ts";
-import { setVirtualWire } from "./make-vcpu.ts";
+import { handOver } from "./make-vcpu.ts";
 import { type VcpuStatistics, vcpuStatistics } from "./statistics.ts";
 import { answerVcpu, type VcpuAnswer, type VcpuRequest } from "./vcpu-control.ts";
 
@@ -64,10 +65,12 @@ export function noSuchVcpu(cpu: number, vcpus: number): SkepError {
 /** Those that this thread runs. */
 export class LocalProcessors implements Processors {
   private readonly vm: Vm;
+  private readonly config: MachineConfig;
 
-  constructor(vm: Vm) {
+  constructor(vm: Vm, config: MachineConfig) {
     this.vm = vm;
-    setVirtualWire(vm.vcpus[0].apic);
+    this.config = config;
+    this.handOver();
   }
 
   get parallel(): boolean {
@@ -80,7 +83,7 @@ export class LocalProcessors implements Processors {
 
   reset(): void {
     this.vm.reset();
-    setVirtualWire(this.vm.vcpus[0].apic);
+    this.handOver();
   }
 
   boot(state: InitialCpuState): void {
@@ -109,6 +112,10 @@ export class LocalProcessors implements Processors {
   }
 
   portIsUsual(): void {}
+
+  private handOver(): void {
+    for (const { id, apic } of this.vm.vcpus) handOver(apic, this.config, id === 0);
+  }
 
   save(): readonly VcpuSections[] {
     return this.vm.vcpus.map(saveVcpu);

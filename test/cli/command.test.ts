@@ -146,7 +146,7 @@ test("bad input: one clear line, status 4, files unchanged", limit, async () => 
     [["--kernel", file, "--memory", "lots"], /is no size/],
     [["--kernel", file, "--cpus", "0"], /is no number of CPUs/],
     [["--kernel", file, "--cpus", "two"], /"two" is no number of CPUs/],
-    [["--kernel", file, "--cpus", "100"], /100 CPUs are more than/],
+    [["--kernel", file, "--cpus", "1000"], /1000 CPUs are more than the 512/],
     [["--kernel", file, "--cpu", "x86-64-v2,+teleport"], /unknown CPU flag "teleport"/],
     [["--kernel", file, "--cpu", "z80"], /unknown CPU model "z80"/],
     [["--kernel", file, "--engine", "jit"], /unknown engine "jit"/],

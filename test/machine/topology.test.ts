@@ -32,6 +32,9 @@ for (const [request, sockets, cores, threads] of [
   ["12,sockets=2", 2, 6, 1],
   ["18,sockets=2,threads=3", 2, 3, 3],
   ["64", 1, 64, 1],
+  ["300", 1, 300, 1],
+  ["258,sockets=2", 2, 129, 1],
+  ["512", 1, 512, 1],
 ] as const) {
   test(`--cpus ${request}`, () => {
     const { cpus, topology } = machineConfig({ cpus: request });
@@ -54,10 +57,12 @@ for (const [request, sockets, cores, threads] of [
       const [, ebx, , edx] = cpuid(1, 0);
       assert.equal(ebx >>> 24, id & 0xff);
       assert.equal(Boolean(edx & (1 << 28)), cores * threads > 1, "HTT");
-      if (cores * threads > 1) assert.equal((ebx >> 16) & 0xff, 1 << cpuid(0xb, 1)[0], "ids of a package");
+      if (cores * threads > 1)
+        assert.equal((ebx >> 16) & 0xff, Math.min(1 << cpuid(0xb, 1)[0], 128), "ids of a package");
       const [eax] = cpuid(4, 0);
       assert.equal(((eax >>> 14) & 0xfff) + 1, 1 << cpuid(0xb, 0)[0], "ids of a core");
-      assert.equal((eax >>> 26) + 1, 1 << (cpuid(0xb, 1)[0] - cpuid(0xb, 0)[0]), "ids of cores");
+      const coreIds = 1 << (cpuid(0xb, 1)[0] - cpuid(0xb, 0)[0]);
+      assert.equal((eax >>> 26) + 1, Math.min(coreIds, 64), "ids of cores, as far as six bits go");
     });
   });
 }
@@ -74,4 +79,33 @@ test("what cannot be grouped is refused in one line", () => {
     ["1.5", /"1.5" is no number of CPUs/],
   ] as const)
     assert.throws(() => machineConfig({ cpus: request }), message);
+});
+
+test("APIC ids from 255 up: x2APIC from the start, and devices reach them, unless the request says otherwise", () => {
+  const few = machineConfig({ cpus: 254 });
+  assert.deepEqual([few.x2apicIds, few.cpu.features.has("kvm_msi_ext_dest_id")], [false, false]);
+  for (const cpus of [256, "258,sockets=2", "130,sockets=130"]) {
+    const { x2apicIds, cpu } = machineConfig({ cpus });
+    const many = cpus !== "130,sockets=130";
+    assert.deepEqual([x2apicIds, cpu.features.has("kvm_msi_ext_dest_id")], [many, many], String(cpus));
+  }
+  const without = machineConfig({ cpus: 300, cpu: "x86-64-v2,-kvm_msi_ext_dest_id" });
+  assert.deepEqual([without.x2apicIds, without.cpu.features.has("kvm_msi_ext_dest_id")], [true, false]);
+  assert.equal(machineConfig({ cpu: "x86-64-v2,+kvm_msi_ext_dest_id" }).cpu.features.has("kvm_msi_ext_dest_id"), true);
+  assert.throws(() => machineConfig({ cpus: 300, cpu: "x86-64-v2,-x2apic" }), /ids from 255 up need a CPU with x2apic/);
+  assert.throws(() => machineConfig({ cpus: 65, threads: "one" }), /65 CPUs are more than the 64 that one thread/);
+  assert.throws(() => machineConfig({ cpus: 65, deterministic: true }), /65 CPUs are more than the 64 that one thread/);
+});
+
+test("KVM's leaves stand behind skep's own where there is a feature to tell, and only there", () => {
+  const text = (words: readonly number[]): string =>
+    String.fromCharCode(...words.slice(1).flatMap((word) => [0, 8, 16, 24].map((shift) => (word >>> shift) & 0xff)));
+  const few = leaves(0, "4");
+  assert.equal(text(few(0x40000000, 0)), "SkepSkepSkep");
+  assert.deepEqual(few(0x40000100, 0), [0, 0, 0, 0]);
+  const many = leaves(0, "300");
+  assert.equal(text(many(0x40000000, 0)), "SkepSkepSkep");
+  assert.equal(many(0x40000100, 0)[0], 0x40000101);
+  assert.equal(text(many(0x40000100, 0)), "KVMKVMKVM\0\0\0");
+  assert.deepEqual(many(0x40000101, 0), [1 << 15, 0, 0, 0]);
 });

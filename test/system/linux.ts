@@ -11,14 +11,16 @@ export interface LinuxRun {
   readonly script: string;
   /** More files of the initramfs. */
   readonly files?: InitramfsOptions["files"];
+  /** Kernel modules to load. */
+  readonly modules?: readonly string[];
   /** More for the kernel's command line. */
   readonly append?: string;
   readonly args?: readonly string[];
   readonly flavour?: Flavour;
 }
 
-export function initramfs(guest: DebianGuest, { script, files = {} }: LinuxRun): Promise<Uint8Array> {
-  return buildInitramfs({ busybox: guest.busybox, script, files });
+export function initramfs(guest: DebianGuest, { script, files = {}, modules = [] }: LinuxRun): Promise<Uint8Array> {
+  return buildInitramfs({ busybox: guest.busybox, script, files, modules, modulesDir: guest.modulesDir });
 }
 
 /** Boots and runs the script; the machine powers off when it ends. */

@@ -8,7 +8,7 @@ import { apicIdOf } from "../../cpu/topology.ts";
 import { SkepError } from "../../errors.ts";
 import { MailboxBell, type MailboxReceiver } from "../../host/mailbox.ts";
 import type { HostClock } from "../../vmm/clock.ts";
-import { ApicMode } from "../../vmm/io/destination.ts";
+import { ApicMode, x2apicLogicalId } from "../../vmm/io/destination.ts";
 import type { InterruptRouter } from "../../vmm/io/interrupt-router.ts";
 import type { CodeKeeper, GuestRam } from "../../vmm/memory.ts";
 import { ControlArea, ENDED, GLOBAL, PHASE, REQUEST, RUN_STATE, VCPU } from "../../vmm/parallel/control-area.ts";
@@ -85,8 +85,9 @@ export class VcpuGroup implements Processors, CodeKeeper {
     this.codePages = new CodePages(memory.memory, codeMapOffset(memory.bytes));
     this.spawned = this.apicIds.map(() => false);
     this.links.forEach((link, id) => {
-      // As after power-on, until its thread says so itself.
-      link.store(VCPU.APIC_MODE, ApicMode.XAPIC);
+      // As it will be handed over, until its thread says so itself.
+      link.store(VCPU.APIC_MODE, config.x2apicIds ? ApicMode.X2APIC : ApicMode.XAPIC);
+      if (config.x2apicIds) link.store(VCPU.APIC_LDR, x2apicLogicalId(this.apicIds[id]));
       link.store(VCPU.APIC_DFR, -1);
       router.addLocalApic(new RemoteApic(link, this.apicIds[id]));
     });

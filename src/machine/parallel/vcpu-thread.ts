@@ -33,7 +33,7 @@ import type { PostedRequests, Vcpu } from "../../vmm/vcpu.ts";
 import { Vm } from "../../vmm/vm.ts";
 import type { MachineConfig } from "../config.ts";
 import { setInitialState } from "../initial-state.ts";
-import { makeVcpu, setVirtualWire } from "../make-vcpu.ts";
+import { handOver, makeVcpu } from "../make-vcpu.ts";
 import { OutputBatches } from "../output.ts";
 import { restoreVcpu, saveVcpu } from "../processors.ts";
 import { CHANNEL, type FromMachine, type VcpuThreadParts } from "../protocol.ts";
@@ -55,6 +55,7 @@ const SLEEP_MIN_MS = 0.02;
 const encoder = new TextEncoder();
 
 export class VcpuThread {
+  private readonly config: MachineConfig;
   private readonly vm: Vm;
   private readonly vcpu: Vcpu;
   private readonly area: ControlArea;
@@ -71,6 +72,7 @@ export class VcpuThread {
 
   constructor(options: VcpuThreadOptions) {
     const { parts, config, post } = options;
+    this.config = config;
     const host: Host = { ...options.host, engineModule: parts.engineModule };
     this.area = new ControlArea(parts.control);
     this.bell = new MailboxBell(parts.mailbox);
@@ -128,7 +130,7 @@ export class VcpuThread {
       if (link === this.link) this.vm.addVcpu(this.vcpu);
       else router.addLocalApic(new RemoteApic(link, apicIdOf(config.topology, link.id)));
     }
-    if (parts.id === 0) setVirtualWire(this.vcpu.apic);
+    handOver(this.vcpu.apic, config, parts.id === 0);
     this.interrupts.publishIdentity();
   }
 
@@ -254,7 +256,7 @@ export class VcpuThread {
     // Interrupts that are on their way come to nothing; pins keep their levels, and code that was changed is changed.
     this.take(this.link.takeRequests());
     this.vm.reset();
-    if (this.vcpu.id === 0) setVirtualWire(this.vcpu.apic);
+    handOver(this.vcpu.apic, this.config, this.vcpu.id === 0);
     this.interrupts.publishIdentity();
   }
 

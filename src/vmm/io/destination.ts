@@ -4,6 +4,8 @@
 // `matches` is the rule, put to one APIC at a time. `DestinationMap` answers the same from tables made beforehand, so that a
 // message costs the same with one vCPU and with many; tests hold it against a walk with `matches`.
 
+import { BROADCAST_8, BROADCAST_XAPIC } from "./interrupt-message.ts";
+
 /** The three states of IA32_APIC_BASE's EN and EXTD (SDM Vol. 3A 11.12.5.1, table 11-5). */
 export const ApicMode = { DISABLED: 0, XAPIC: 1, X2APIC: 2 } as const;
 
@@ -32,6 +34,7 @@ export function matches(apic: ApicIdentity, destination: number, logical: boolea
     if (!logical) return apic.id === destination;
     return apic.ldr >>> 16 === destination >>> 16 && (apic.ldr & destination & 0xffff) !== 0;
   }
+  if (destination === BROADCAST_8 && broadcast === BROADCAST_XAPIC) return true;
   if (destination > 0xff) return false;
   if (!logical) return (apic.id & 0xff) === destination;
   const logicalId = apic.ldr >>> 24;
@@ -88,6 +91,8 @@ export class DestinationMap<T extends ApicIdentity> {
 
   find(destination: number, logical: boolean, broadcast: number): readonly T[] {
     if (destination === broadcast) return this.enabled;
+    if (destination === BROADCAST_8 && broadcast === BROADCAST_XAPIC)
+      return this.enabled.filter((apic) => matches(apic, destination, logical, broadcast));
     const known = logical ? this.foundLogical : this.foundPhysical;
     let found = known.get(destination);
     if (found === undefined) {

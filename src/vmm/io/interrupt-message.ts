@@ -19,10 +19,14 @@ export const FIRST_LEGAL_VECTOR = 16;
 /** The destination that means every local APIC: all ones in the width that the sender has (SDM Vol. 3A 11.6.2, 11.12.9). */
 export const BROADCAST_8 = 0xff;
 export const BROADCAST_32 = 0xffffffff;
+/** No destination is all ones in the 15 bits that devices have where their messages name more than 8: FFH is everyone in xAPIC mode, to whom only
+ *  8 bits arrive, and the one with that id in x2APIC mode. */
+export const BROADCAST_XAPIC = -1;
 
 export interface InterruptMessage {
   readonly destination: number;
-  /** Which destination means everyone: `BROADCAST_8` from the I/O APIC, MSI and xAPIC mode, `BROADCAST_32` from x2APIC mode. */
+  /** Which destination means everyone: `BROADCAST_8` from the I/O APIC, MSI and xAPIC mode, `BROADCAST_32` from x2APIC mode; or
+   *  `BROADCAST_XAPIC` from devices that name more. */
   readonly broadcast: number;
   readonly logical: boolean;
   readonly mode: number;

@@ -7,7 +7,7 @@
 
 import type { AccessSize, AnomalyLog, InterruptPin, MmioHandler, PinWatch } from "../bus.ts";
 import { type Schema, StateError, type Stateful } from "../state.ts";
-import { BROADCAST_8, DeliveryMode, type MessageSink } from "./interrupt-message.ts";
+import { BROADCAST_8, BROADCAST_XAPIC, DeliveryMode, type MessageSink } from "./interrupt-message.ts";
 
 export const IOAPIC_PINS = 24;
 /** Version 20H: has the EOI register; bits 23:16 are the highest entry. */
@@ -265,7 +265,7 @@ export class IoApic implements Stateful, MmioHandler {
     const vector = low & 0xff;
     const accepted = this.options.bus.send({
       destination: (high >>> 24) | (((high & HIGH_EXTENDED) >>> 17) << 8),
-      broadcast: BROADCAST_8,
+      broadcast: this.options.extendedDestinationIds ? BROADCAST_XAPIC : BROADCAST_8,
       logical: (low & LOGICAL) !== 0,
       mode,
       vector,

@@ -2,7 +2,13 @@
 // SDM Vol. 3A 11.11 (message signalled interrupts, 11.11.1 address format, 11.11.2 data format).
 
 import type { AnomalyLog, MsiSink } from "../bus.ts";
-import { BROADCAST_8, DeliveryMode, FIRST_LEGAL_VECTOR, type MessageSink } from "./interrupt-message.ts";
+import {
+  BROADCAST_8,
+  BROADCAST_XAPIC,
+  DeliveryMode,
+  FIRST_LEGAL_VECTOR,
+  type MessageSink,
+} from "./interrupt-message.ts";
 
 const ADDRESS_PREFIX = 0xfee;
 const ADDRESS_LOGICAL = 1 << 2;
@@ -50,7 +56,7 @@ export class MsiReceiver implements MsiSink {
     const redirect = (low & ADDRESS_REDIRECTION_HINT) !== 0 && encodedMode === DeliveryMode.FIXED;
     this.options.bus.send({
       destination: ((low >>> 12) & 0xff) | (extension << 8),
-      broadcast: BROADCAST_8,
+      broadcast: this.options.extendedDestinationIds ? BROADCAST_XAPIC : BROADCAST_8,
       logical: (low & ADDRESS_LOGICAL) !== 0,
       mode: redirect ? DeliveryMode.LOWEST_PRIORITY : encodedMode,
       vector,

@@ -9,7 +9,7 @@ import {
   matches,
   x2apicLogicalId,
 } from "../../../src/vmm/io/destination.ts";
-import { BROADCAST_8, BROADCAST_32 } from "../../../src/vmm/io/interrupt-message.ts";
+import { BROADCAST_8, BROADCAST_32, BROADCAST_XAPIC } from "../../../src/vmm/io/interrupt-message.ts";
 import { ApicMachine } from "./apic-machine.ts";
 
 const xapic = (id: number, logicalId = 0, dfr = 0xffffffff): ApicIdentity => ({
@@ -37,6 +37,14 @@ describe("destinations", () => {
       assert.equal(matches(xapic(5), 0xffffffff, logical, BROADCAST_32), true);
       assert.equal(matches(x2apic(0x305), 0xff, logical, BROADCAST_32), false);
     }
+  });
+
+  test("a device with 15 bits of destination: FFH is everyone in xAPIC mode, and an id in x2APIC mode", () => {
+    for (const logical of [false, true]) assert.equal(matches(xapic(5), 0xff, logical, BROADCAST_XAPIC), true);
+    assert.equal(matches(x2apic(5), 0xff, false, BROADCAST_XAPIC), false);
+    assert.equal(matches(x2apic(0xff), 0xff, false, BROADCAST_XAPIC), true);
+    assert.equal(matches(x2apic(0x1ff), 0x1ff, false, BROADCAST_XAPIC), true);
+    assert.equal(matches(xapic(0xff), 0x1ff, false, BROADCAST_XAPIC), false);
   });
 
   test("logical flat: any common bit of eight", () => {
@@ -91,10 +99,10 @@ describe("destinations", () => {
       );
       for (let i = 0; i < 60; i++) {
         const wide = random(3) === 0;
-        const broadcast = wide ? BROADCAST_32 : BROADCAST_8;
+        const broadcast = wide ? BROADCAST_32 : [BROADCAST_8, BROADCAST_XAPIC][random(2)];
         const destination = wide
           ? [random(0x400), ((random(64) << 16) | random(0x10000)) >>> 0, 0xffffffff][random(3)]
-          : random(256);
+          : [random(256), 0xff, random(0x400)][broadcast === BROADCAST_XAPIC ? random(3) : random(2)];
         const logical = random(2) === 1;
         const walk = apics.filter((apic) => matches(apic, destination, logical, broadcast));
         assert.deepEqual(map.find(destination, logical, broadcast), walk, `destination ${destination.toString(16)}`);
