@@ -24,7 +24,7 @@ echo "soak done"
 `;
 
 /** The log has room for all that a long run says. */
-export const COMMAND_LINE = "console=ttyS0 panic=-1 quiet no_timer_check log_buf_len=4M";
+export const COMMAND_LINE = "console=ttyS0 panic=-1 quiet log_buf_len=4M";
 
 export interface GuestRun {
   readonly flavour: Flavour;
