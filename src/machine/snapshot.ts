@@ -38,7 +38,8 @@ export function restoreSnapshot(machine: Machine, snapshot: Snapshot): void {
 
 function saveMemory(memory: GuestRam): MemoryPiece[] {
   const pieces: MemoryPiece[] = [];
-  for (const slot of memory.slots) {
+  // What is not writable shows RAM that is at another place too.
+  for (const slot of memory.slots.filter(({ writable }) => writable)) {
     for (let at = 0; at < slot.length; at += PIECE_BYTES) {
       const length = Math.min(PIECE_BYTES, slot.length - at);
       const words = new Int32Array(memory.memory.buffer, slot.host + at, length / 4);

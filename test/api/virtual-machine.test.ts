@@ -143,7 +143,7 @@ test("what is wrong with the options is a SkepError with a code", limit, async (
     [{ memory: "many" }, "config", /memory "many" is no size/],
     [{ memory: "8G" }, "config", /too large/],
     [{ memory: "1M" }, "config", /too small/],
-    [{ cpus: 65 }, "config", /65 CPUs/],
+    [{ cpus: 1000 }, "config", /1000 CPUs/],
     [{ cpu: "z80" }, "config", /unknown CPU model/],
     [{ cpu: "x86-64-v2,+warp" }, "config", /unknown CPU flag "warp"/],
     [{ engine: "magic" }, "config", /unknown engine/],
