@@ -7,6 +7,7 @@
 
 import { parseArgs } from "node:util";
 import { INSTRUCTIONS } from "../../src/isa/table.ts";
+import { plansOfHost } from "./host-features.ts";
 import { hostUnable } from "./host-runner.ts";
 import { plansOf } from "./plan.ts";
 import { NARROW_EVERY, runSession } from "./session.ts";
@@ -30,7 +31,9 @@ if (unable !== undefined) {
   process.exit(1);
 }
 const only = values.only?.split(",");
-const plans = plansOf(INSTRUCTIONS).filter(({ row }) => only === undefined || only.includes(row.instruction.name));
+const plans = plansOfHost(plansOf(INSTRUCTIONS)).filter(
+  ({ row }) => only === undefined || only.includes(row.instruction.name),
+);
 if (plans.length === 0) {
   console.error("oracle: no instruction has that name");
   process.exit(1);

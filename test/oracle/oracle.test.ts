@@ -5,6 +5,7 @@ import { test } from "node:test";
 import { INSTRUCTIONS } from "../../src/isa/table.ts";
 import { describe, differences } from "./compare.ts";
 import { EngineRunner } from "./engine-runner.ts";
+import { plansOfHost } from "./host-features.ts";
 import { HostRunner, hostUnable } from "./host-runner.ts";
 import { LEFT_OUT, plansOf } from "./plan.ts";
 import { AREA_BYTES, RESULT } from "./record.ts";
@@ -48,7 +49,7 @@ test("cases that once differed", { skip }, async () => {
 for (const translated of [false, true]) {
   const how = translated ? "translated" : "interpreted";
   test(`a slice of the comparison with the host CPU, ${how}`, { skip, timeout: 600_000 }, async (t) => {
-    const plans = plansOf(INSTRUCTIONS);
+    const plans = plansOfHost(plansOf(INSTRUCTIONS));
     const end = performance.now() + SECONDS * 1000;
     const until = () => performance.now() > end;
     const outcome = await runSession({
