@@ -2,6 +2,7 @@
 // Requests and answers are plain JSON.
 
 import { SkepError } from "../errors.ts";
+import { destinationOf } from "../vmm/io/ioapic.ts";
 import { saveState } from "../vmm/state.ts";
 import { bytesOfHex, hexOfBytes } from "./hexadecimal.ts";
 import type { Pc } from "./pc.ts";
@@ -62,7 +63,7 @@ function dumpIoApic(pc: Pc): readonly IoApicPin[] {
       pin,
       vector: low & 0xff,
       deliveryMode: DELIVERY_MODES[(low >> 8) & 7],
-      destination: entries[pin * 2 + 1] >>> 24,
+      destination: destinationOf(entries[pin * 2 + 1]),
       logical: (low & (1 << 11)) !== 0,
       trigger: (low & (1 << 15)) !== 0 ? ("level" as const) : ("edge" as const),
       activeLow: (low & (1 << 13)) !== 0,

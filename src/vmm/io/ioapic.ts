@@ -36,6 +36,11 @@ const LOW_WRITABLE = 0x1ffff & ~LOW_READ_ONLY;
 const HIGH_WRITABLE = 0xff000000;
 const HIGH_EXTENDED = 0x00fe0000;
 
+/** The destination in the high half of an entry. */
+export function destinationOf(high: number): number {
+  return (high >>> 24) | (((high & HIGH_EXTENDED) >>> 17) << 8);
+}
+
 export interface IoApicOptions {
   readonly bus: MessageSink;
   readonly anomalies: AnomalyLog;
@@ -264,7 +269,7 @@ export class IoApic implements Stateful, MmioHandler {
     }
     const vector = low & 0xff;
     const accepted = this.options.bus.send({
-      destination: (high >>> 24) | (((high & HIGH_EXTENDED) >>> 17) << 8),
+      destination: destinationOf(high),
       broadcast: this.options.extendedDestinationIds ? BROADCAST_XAPIC : BROADCAST_8,
       logical: (low & LOGICAL) !== 0,
       mode,
