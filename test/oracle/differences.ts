@@ -5,6 +5,9 @@ import type { Plan } from "./plan.ts";
 import { DATA_BASE, FX, REQUEST, RESULT, SELECTOR } from "./record.ts";
 
 /** One case with both outcomes. */
+/** Offset of a field in an image of XSAVE (SDM Vol. 1 13.4.2). */
+const XSTATE_BV = 512;
+
 interface Outcomes {
   readonly plan: Plan;
   readonly request: DataView;
@@ -296,8 +299,17 @@ const KNOWN: readonly KnownDifference[] = [
     when: ({ plan, host, engine }) => isFar(plan) && vectorOf(host) >= VECTOR.NP && vectorOf(engine) >= VECTOR.NP,
   },
   {
-    why: "LOCK VERW is no error for AMD, but it is in the manuals (SDM Vol. 2A LOCK; APM Vol. 3 1.2.5)",
-    names: /^VERW$/,
+    why: "bit 63 of XSTATE_BV is reserved (SDM Vol. 1 13.4.2, 13.8.1), but AMD's models without INVPCID ignore it",
+    names: /^XRSTOR$/,
+    fields: /./,
+    when: ({ request, host, engine }) =>
+      vectorOf(host) === VECTOR.BREAKPOINT &&
+      vectorOf(engine) === VECTOR.GP &&
+      (request.getUint8(REQUEST.PATCH_1 + XSTATE_BV + 7) & 0x80) !== 0,
+  },
+  {
+    why: "LOCK VERW and LOCK PCMPxSTRx are no errors for some of AMD's models, but they are in the manuals (SDM Vol. 2A LOCK; APM Vol. 3 1.2.5)",
+    names: /^(VERW|PCMP[EI]STR[IM])$/,
     fields: /./,
     when: ({ host, engine }) => vectorOf(engine) === VECTOR.UD && vectorOf(host) !== VECTOR.UD,
   },
