@@ -44,7 +44,7 @@ import {
   VAR,
 } from "./layout.ts";
 import { type PagingFuncs, WALK } from "./paging.ts";
-import { jumpTag } from "./tlb.ts";
+import { jumpCacheSlot, jumpTag } from "./tlb.ts";
 
 export interface BlockFuncs {
   /** () -> first record for the RIP field, or 0: an exception is pending, or EXIT_REASON is set. */
@@ -205,13 +205,6 @@ export function emitBlocks(
     );
     return linear;
   };
-
-  const cacheAt = (linear: Val): Val =>
-    linear
-      .wrap()
-      .xor(linear.shrU(14).wrap())
-      .and(JUMP_CACHE_ENTRIES - 1)
-      .shl(4);
 
   /** (linear) -> (status, host) for an instruction fetch. */
   const translateFetch = m.func("translateFetch", ["i64"], ["i32", "i32"], (c) => {
@@ -386,7 +379,7 @@ export function emitBlocks(
       mode.ne(2).and(rip.add(cpu.ld32u64(block, BLOCK.LENGTH)).sub(1).gtU(x.get(SEGMENTS[SREG.CS].limit).zx())),
       () => c.returnCall(stepBlock),
     );
-    const entry = c.let(cacheAt(linear));
+    const entry = c.let(jumpCacheSlot(linear));
     c.st64(cpu, entry, linear, JUMP_CACHE);
     c.st32(cpu, entry, block.add(BLOCK.SIZE), JUMP_CACHE + 8);
     c.st32(cpu, entry, jumpTag(cpu, linear), JUMP_CACHE + 12);
@@ -443,7 +436,7 @@ export function emitBlocks(
     const x = env(c);
     const { cpu } = x;
     // What the jump cache holds for a dead block must go even where the budget ends here, or the next run would meet it again.
-    if (!useCache) c.st64(cpu, cacheAt(linearOf(x, x.get(RIP))), -1n, JUMP_CACHE);
+    if (!useCache) c.st64(cpu, jumpCacheSlot(linearOf(x, x.get(RIP))), -1n, JUMP_CACHE);
     // Before the interrupt shadow is taken back, which holds until an instruction has run; a step's trap comes before what the host injects.
     c.if(
       cpu
@@ -475,7 +468,7 @@ export function emitBlocks(
     const rip = c.let(x.get(RIP));
     const linear = c.let(linearOf(x, rip));
     if (useCache) {
-      const entry = c.let(cacheAt(linear));
+      const entry = c.let(jumpCacheSlot(linear));
       c.if(
         cpu
           .ld64(entry, JUMP_CACHE)

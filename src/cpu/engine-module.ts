@@ -65,9 +65,10 @@ import { emitPaging } from "./paging.ts";
 import { emitLock } from "./shared-lock.ts";
 import { emitFlagFunctions } from "./translator/flags.ts";
 import {
+  checksAlignment,
   END_SECTION,
+  emitIsBlock,
   emitRegionAccess,
-  emitRegionJumps,
   encodeEnds,
   encodeHandlers,
   HANDLER_SECTION,
@@ -286,8 +287,8 @@ function emitUpdateMode(m: ModuleBuilder, env: (c: Code) => HelperEnv, retag: Fu
     const table = c.let(set.mul(2 * TLB_TABLE_SIZE).add(TLB_BASE));
     c.st32(cpu, 0, table, VAR.TLB_READ);
     c.st32(cpu, 0, table.add(TLB_TABLE_SIZE), VAR.TLB_WRITE);
-    const aligned = x.get(CPL).eq(3).and(x.get(CR0).and(CR0_BIT.AM).ne(0)).and(rflags.and(FLAG.AC).ne(0));
-    c.st64(cpu, 0, cpu.ld64(aligned.shl(5), VAR.TLB_MASK), VAR.UNALIGNED_MASK);
+    // The last of five masks of 8 bytes, or the first.
+    c.st64(cpu, 0, cpu.ld64(checksAlignment(x).shl(5), VAR.TLB_MASK), VAR.UNALIGNED_MASK);
     c.invoke(retag);
   });
 }
@@ -328,7 +329,7 @@ function emitTranslatorExports(
   m.exportTable(SUPPORT.TABLE, table);
   for (const [helper, func] of store.independent()) m.exportFunc(SUPPORT.HELPER + helper.name, func);
   emitRegionAccess(m, env, paging, invalidateRange);
-  emitRegionJumps(m, parts.cpu);
+  m.exportFunc(SUPPORT.IS_BLOCK, emitIsBlock(m, parts.cpu));
   const flags = emitFlagFunctions(m, parts.cpu);
   m.exportFunc(SUPPORT.FLAG_PARTS, flags.flagParts);
   m.exportFunc(SUPPORT.SPILL_FLAGS, flags.spillFlags);

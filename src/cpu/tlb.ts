@@ -86,6 +86,15 @@ function isMarked(x: Env, map: PageMap, linear: Val): Val {
   return x.cpu.ld8u(at, map.at).and(bit);
 }
 
+/** Offset of the jump cache's entry for a linear address. */
+export function jumpCacheSlot(linear: Val): Val {
+  return linear
+    .wrap()
+    .xor(linear.shrU(14).wrap())
+    .and(JUMP_CACHE_ENTRIES - 1)
+    .shl(4);
+}
+
 /** The tag that a jump cache entry of a linear address is valid with. */
 export function jumpTag(cpu: Env["cpu"], linear: Val): Val {
   return cpu.ld32(linear.shrU(63).wrap().shl(2), VAR.JUMP_TAG);

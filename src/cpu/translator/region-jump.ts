@@ -6,20 +6,11 @@ import type { Memory } from "../../wasm/memory.ts";
 import type { FuncType, TableRef } from "../../wasm/module.ts";
 import type { Val } from "../../wasm/value.ts";
 import { PSEUDO } from "../decoder.ts";
-import { BLOCK, JUMP_CACHE, JUMP_CACHE_ENTRIES, RECORD, VAR } from "../layout.ts";
-import { jumpTag } from "../tlb.ts";
+import { BLOCK, JUMP_CACHE, RECORD, VAR } from "../layout.ts";
+import { jumpCacheSlot, jumpTag } from "../tlb.ts";
 
 /** Type of handlers and regions: (record) -> status. */
 export const HANDLER_TYPE: FuncType = { params: ["i32"], results: ["i32"] };
-
-/** Offset of the jump cache's entry for a linear address (src/cpu/blocks.ts). */
-export function jumpCacheSlot(linear: Val): Val {
-  return linear
-    .wrap()
-    .xor(linear.shrU(14).wrap())
-    .and(JUMP_CACHE_ENTRIES - 1)
-    .shl(4);
-}
 
 /** Whether the jump cache knows a block at a linear address, by its slot. */
 export function isCached(cpu: Memory, slot: Val, linear: Val): Val {

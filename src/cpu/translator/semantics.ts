@@ -248,10 +248,9 @@ export class TranslatorSemantics extends VectorSemantics {
     if (known !== undefined) return c.let(readAt(known.host, known.offset));
     const value = c.local(type);
     const { hit, host } = this.lookUp(bits, address, 0, strict);
-    const read = (): Val => readAt(host);
     c.if(
       hit,
-      () => c.set(value, read()),
+      () => c.set(value, readAt(host)),
       () => {
         if (strict) {
           this.interpret();

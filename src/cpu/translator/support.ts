@@ -17,7 +17,8 @@ import type { HandlerSpec } from "../handlers.ts";
 import { BLOCK, CROSSING, JUMP_CACHE, PAGE_WORDS, VAR } from "../layout.ts";
 import { loadFrom, WIDTHS, type Width } from "../memory-access.ts";
 import { type PagingFuncs, WALK } from "../paging.ts";
-import { isCached, jumpCacheSlot } from "./region-jump.ts";
+import { jumpCacheSlot } from "../tlb.ts";
+import { isCached } from "./region-jump.ts";
 
 /** Names of the engine module's exports that regions import. */
 export const SUPPORT = {
@@ -33,7 +34,7 @@ export const SUPPORT = {
 } as const;
 
 /** Alignment checking (SDM Vol. 3A 6.15, #AC). */
-function checksAlignment(x: Env): Val {
+export function checksAlignment(x: Env): Val {
   return x.get(CPL).eq(3).and(x.get(CR0).and(CR0_BIT.AM).ne(0)).and(x.get(RFLAGS).and(FLAG.AC).ne(0));
 }
 
@@ -167,7 +168,7 @@ function emitModify(m: ModuleBuilder, env: (c: Code) => Env, place: FuncRef): Fu
 const DEAD = -1;
 
 /** (linear, record) -> whether the block of a record is what lies at a linear address now, as far as the jump cache knows. */
-function emitIsBlock(m: ModuleBuilder, cpu: Memory): FuncRef {
+export function emitIsBlock(m: ModuleBuilder, cpu: Memory): FuncRef {
   return m.func("regionIsBlock", ["i64", "i32"], ["i32"], (c) => {
     const [linear, record] = c.params;
     const slot = c.let(jumpCacheSlot(linear));
@@ -177,10 +178,6 @@ function emitIsBlock(m: ModuleBuilder, cpu: Memory): FuncRef {
         .and(cpu.ld32(record.sub(BLOCK.SIZE - BLOCK.HOST)).ne(DEAD)),
     ]);
   });
-}
-
-export function emitRegionJumps(m: ModuleBuilder, cpu: Memory): void {
-  m.exportFunc(SUPPORT.IS_BLOCK, emitIsBlock(m, cpu));
 }
 
 /** (first, WALK.WRITE or 0, size) -> host offset of some bytes within a page of RAM, or -1 where the interpreter shall do what accesses them. */
