@@ -25,8 +25,8 @@ import { INJECT } from "../../src/vmm/engine.ts";
 import { BASE, INDEX, type Program, randomProgram, Source } from "./programs.ts";
 import { AT, everything, onFault, RAM_BYTES, Rig } from "./rig.ts";
 
-/** Programs of a batch, each in 64 KiB of its own. */
-const BATCH = 48;
+/** Programs of a batch, each in 64 KiB of its own; few enough that the engine can note all their blocks as hot. */
+const BATCH = 16;
 const FIRST = 0x400000;
 const ROOM = 0x10000;
 const BLOCKS_MAX = 40;
@@ -85,9 +85,20 @@ class BatchTranslator extends Translator {
       memory.setUint32(VAR.HOT_COUNT, blocks.length, true);
       super.work();
     };
-    const first = hot.filter(({ record }) => isEntry(memory.getUint32(record - BLOCK.SIZE + BLOCK.HOST, true)));
-    translate(first);
-    translate(hot.filter(({ record }) => !this.isCovered(record) || this.choice.chance(this.repeated)));
+    const hostOf = (record: number): number => memory.getUint32(record - BLOCK.SIZE + BLOCK.HOST, true);
+    translate(hot.filter(({ record }) => isEntry(hostOf(record))));
+    // One a program at a time, because each may take in others.
+    let left = hot.filter(({ record }) => !this.isCovered(record));
+    while (left.length > 0) {
+      const places = new Set<number>();
+      const taken = left.filter(({ record }) => {
+        const place = Math.floor(hostOf(record) / ROOM);
+        return !places.has(place) && places.add(place);
+      });
+      translate(taken);
+      left = left.filter((one) => !taken.includes(one) && !this.isCovered(one.record));
+    }
+    translate(hot.filter(() => this.choice.chance(this.repeated)));
     // Hot again where they run interpreted after all.
     for (const { record } of hot) memory.setUint32(record - BLOCK.SIZE + BLOCK.HEAT, 0, true);
   }
@@ -178,7 +189,7 @@ class Side {
 }
 
 export class RandomBlocks {
-  /** Generated blocks that both have run; those of them that are in a region. */
+  /** Blocks that both have run, by where they begin; those of them that are in a region. */
   executed = 0;
   blocks = 0;
   programs = 0;
@@ -243,8 +254,8 @@ export class RandomBlocks {
       this.batch.translateSome((at) => entries.has(at));
     }
     for (const { at, program } of cases) {
-      for (const start of program.starts) {
-        const record = this.reader.find(at + start);
+      for (let offset = 0; offset < program.bytes.length; offset++) {
+        const record = this.reader.find(at + offset);
         if (record === 0) continue;
         this.executed++;
         if (this.batch.isCovered(record)) this.blocks++;
@@ -264,8 +275,11 @@ export class RandomBlocks {
     }
     const base = AT.DATA + (s.chance(50) ? 0x800 : 0x1000 - s.below(0x90));
     const what = (): string => `program ${seed} pass ${pass}`;
-    for (let entry = 0; entry < ENTRIES; entry++) {
-      const start = at + (entry === 0 ? 0 : s.pick(program.starts));
+    // All blocks become known in the first pass.
+    const entries = pass === 0 ? Math.max(ENTRIES, program.starts.length) : ENTRIES;
+    for (let entry = 0; entry < entries; entry++) {
+      const chosen = pass === 0 || entry === 0 ? program.starts[entry] : undefined;
+      const start = at + (chosen ?? s.pick(program.starts));
       this.set((view) => {
         view.setBigUint64(RIP.offset, BigInt(start), true);
         view.setUint32(ACTIVITY.offset, 0, true);

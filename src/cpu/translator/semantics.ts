@@ -20,8 +20,8 @@ import { Untranslatable } from "./untranslatable.ts";
 import { VectorSemantics } from "./vector-semantics.ts";
 import type { Lane } from "./vectors.ts";
 
-/** Thrown where flags are set on one of several paths through an instruction: they must then be in their locals before it. */
-export class ConditionalFlags extends Error {}
+/** Thrown where flags are set on one of several paths through an instruction: they must then be in their locals before it. No Error: a stack trace takes time. */
+export class ConditionalFlags {}
 
 /** A record of a region. */
 export class RecordConstants implements RecordFields {
@@ -475,7 +475,7 @@ export class TranslatorSemantics extends VectorSemantics {
       this.region.flags = state;
       return;
     }
-    if (!this.flagsInLocals) throw new ConditionalFlags("flags are set on one path only");
+    if (!this.flagsInLocals) throw new ConditionalFlags();
     if (!this.region.flags.committed) throw new Untranslatable("flags are set again on one path");
     this.region.commitFlags(state);
     this.region.flags = { source: { kind: "dynamic" }, committed: true };
