@@ -37,10 +37,13 @@ const PASSES = 4;
 const ENTRIES = 4;
 const LIMIT = 500;
 
-const TABLES_END = AT.HANDLERS + 0x2000;
+const TABLES_END = AT.HANDLERS + 0x3000;
 const DATA_BYTES = 0x4000;
 /** A page table for the data: neighbouring pages change places, so that what crosses a page's end goes on elsewhere. */
 const PAGE_TABLE = 0x7000;
+/** A page table for the first 2 MiB that leaves the paging structures out: what a program that changes them finds depends on what the TLB holds. */
+const LOW_TABLE = AT.HANDLERS + 0x2000;
+const PAGING_STRUCTURES = [AT.PML4, AT.PDPT, AT.PD, PAGE_TABLE, LOW_TABLE];
 const INTERRUPT = 0x30;
 const INTERRUPT_HANDLER = AT.HANDLERS + 0x1000;
 /** push rax; push rcx; mov ecx, 3; L: add [DATA + 0xff0], rcx; loop L; pop rcx; pop rax; iretq */
@@ -171,9 +174,12 @@ class Side {
     const { rig } = this;
     rig.bytes.set(HANDLER_CODE, INTERRUPT_HANDLER);
     rig.view.setUint16(AT.IDT + INTERRUPT * 16, INTERRUPT_HANDLER, true);
-    for (let n = 0; n < 512; n++)
-      rig.view.setBigUint64(PAGE_TABLE + n * 8, BigInt(AT.DATA + ((n ^ 1) << 12)) | 7n, true);
-    rig.view.setBigUint64(AT.PD + (AT.DATA >> 21) * 8, BigInt(PAGE_TABLE) | 7n, true);
+    const map = (table: number, from: number, entry: (page: number) => number): void => {
+      for (let n = 0; n < 512; n++) rig.view.setBigUint64(table + n * 8, BigInt(entry(n)), true);
+      rig.view.setBigUint64(AT.PD + (from >> 21) * 8, BigInt(table | 7), true);
+    };
+    map(PAGE_TABLE, AT.DATA, (page) => (AT.DATA + ((page ^ 1) << 12)) | 7);
+    map(LOW_TABLE, 0, (page) => (PAGING_STRUCTURES.includes(page << 12) ? 0 : (page << 12) | 7));
     rig.longMode();
     this.state = Buffer.from(rig.engine.memory.buffer);
     this.view = new DataView(rig.engine.memory.buffer);
