@@ -1,17 +1,18 @@
-// REP MOVS and REP STOS by whole pages of guest RAM. Each call does what lies within one page of source and destination and gives the number
-// of elements done, or 0 where the next element must go the ordinary way (a fault, MMIO, an element that crosses a page, a segment's end).
+// REP MOVS and REP STOS by whole pages of guest RAM. Each call does what lies within one page of source and destination, or within a few that follow
+// each other in RAM, and gives the number of elements done, or 0 where the next element must go the ordinary way (a fault, MMIO, an element that crosses a page, a segment's end).
 
-import { i32, op, select, type Val } from "../../wasm/value.ts";
+import { i64, op, select, type Val } from "../../wasm/value.ts";
 import { type Helper, helper } from "../helper.ts";
 import { addressMask, indexRegister } from "../segmentation.ts";
 import type { Bits, Env } from "../semantics.ts";
 import { GPR, SREG } from "../state.ts";
 import {
+  extend,
   hostOf,
   isBackwards,
   least,
   leaveChecked,
-  MOST_ELEMENTS,
+  MOST_BYTES,
   moveIndex,
   noneIf,
   ramAddress,
@@ -33,14 +34,24 @@ function moveHelper(bits: Bits): Helper {
     const backwards = isBackwards(x);
     const source = stretch(x, bytes, segment, indexRegister(x, GPR.RSI, mask), mask, backwards, 0);
     const destination = stretch(x, bytes, SREG.ES, indexRegister(x, GPR.RDI, mask), mask, backwards, 1);
-    const most = least(x, least(x, source.elements, destination.elements), least(x, wanted, MOST));
-    const count = c.local("i32", most.wrap().shl(log));
-    noneIf(x, count.eqz());
+    const most = c.let(least(x, wanted, i64(MOST_BYTES / bytes)));
+    noneIf(x, least(x, least(x, source.elements, destination.elements), most).eqz());
     leaveChecked(x, bytes, source, destination);
     const read = hostOf(x, source, 0);
     const written = hostOf(x, destination, 1);
     // A destination that begins within the source repeats what was written: copy no further than up to there, or one element.
     const ahead = c.let(select(backwards, read.sub(written), written.sub(read)));
+    c.if(ahead.geU(MOST_BYTES), () => {
+      extend(x, bytes, source, read, most, mask, backwards, 0);
+      // Marked as written (SDM Vol. 3A 4.8) are pages that will be.
+      extend(x, bytes, destination, written, least(x, source.elements, most), mask, backwards, 1);
+    });
+    const count = c.local(
+      "i32",
+      least(x, least(x, source.elements, destination.elements), most)
+        .wrap()
+        .shl(log),
+    );
     c.if(ahead.ne(0).and(ahead.ltU(count)), () => {
       c.set(count, ahead.and(-bytes));
       c.if(count.eqz(), () => c.set(count, bytes));
@@ -93,14 +104,13 @@ function storeHelper(bits: Bits): Helper {
     const mask = c.let(addressMask(size));
     const backwards = isBackwards(x);
     const destination = stretch(x, bytes, SREG.ES, indexRegister(x, GPR.RDI, mask), mask, backwards, 1);
-    const count = c.let(
-      least(x, destination.elements, least(x, wanted, MOST))
-        .wrap()
-        .shl(log),
-    );
-    noneIf(x, count.eqz());
+    const most = c.let(least(x, wanted, i64(MOST_BYTES / bytes)));
+    noneIf(x, least(x, destination.elements, most).eqz());
     leaveChecked(x, bytes, destination);
-    const from = c.let(lowest(hostOf(x, destination, 1), backwards, count, bytes));
+    const host = hostOf(x, destination, 1);
+    extend(x, bytes, destination, host, most, mask, backwards, 1);
+    const count = c.let(least(x, destination.elements, most).wrap().shl(log));
+    const from = c.let(lowest(host, backwards, count, bytes));
     const pattern = c.let(x.gpr(GPR.RAX, bits).zx().mul(ONES[bits]));
     c.if(
       pattern.eq(pattern.and(0xff).mul(ONES[8])),
@@ -111,8 +121,6 @@ function storeHelper(bits: Bits): Helper {
     x.done(count.shrU(log).zx());
   });
 }
-
-const MOST = i32(MOST_ELEMENTS).zx();
 
 export const MOVE_BULK: { readonly [bits in Bits]: Helper } = {
   8: moveHelper(8),

@@ -11,7 +11,6 @@ import {
   isBackwards,
   least,
   leaveChecked,
-  MOST_ELEMENTS,
   moveIndex,
   noneIf,
   ramAddress,
@@ -66,7 +65,7 @@ function pass(
 
 /** The elements to look at: those of all operands' pages, at most those wanted; none where too few for a vector. */
 function within(x: Env, bits: Bits, wanted: Val, stretches: readonly Stretch[]): Val {
-  const most = stretches.reduce((fewest, { elements }) => least(x, fewest, elements), least(x, wanted, MOST));
+  const most = stretches.reduce((fewest, { elements }) => least(x, fewest, elements), wanted);
   const elements = x.c.let(most.wrap());
   noneIf(x, elements.ltU(128 / bits));
   leaveChecked(x, bits / 8, ...stretches);
@@ -115,8 +114,6 @@ function compareHelper(bits: Bits): Helper {
     x.done(passed.zx());
   });
 }
-
-const MOST = i32(MOST_ELEMENTS).zx();
 
 export const SCAN_BULK: { readonly [bits in Bits]: Helper } = {
   8: scanHelper(8),

@@ -9,13 +9,15 @@ import { CPL, FLAG, RFLAGS, SREG } from "../state.ts";
 
 const PAGE = 4096;
 
-/** Elements in one go; so many bytes fit a page. */
-export const MOST_ELEMENTS = PAGE;
+/** Pages in one go, where they lie next to each other in RAM. */
+const MOST_PAGES = 8;
+/** Bytes in one go. */
+export const MOST_BYTES = MOST_PAGES * PAGE;
 
 export interface Stretch {
   /** Linear address of the first element, and how many lie between there and the end (or beginning) of the page, i64. */
   readonly linear: Local;
-  readonly elements: Val;
+  readonly elements: Local;
 }
 
 export function least(x: Env, a: Val, b: Val): Val {
@@ -95,6 +97,36 @@ export function hostOf(x: Env, { linear }: Stretch, write: number): Local {
   const host = x.call(hostAddress, linear, write);
   noneIf(x, host.ltS(0));
   return host;
+}
+
+/**
+ * Takes in the pages behind a stretch, as long as their elements are wanted and they follow in RAM as they do in the linear address space; upwards
+ * in 64-bit mode, where no segment ends.
+ */
+export function extend(
+  x: Env,
+  bytes: number,
+  { linear, elements }: Stretch,
+  host: Local,
+  wanted: Val,
+  mask: Val,
+  backwards: Val,
+  write: number,
+): void {
+  const { c } = x;
+  const log = Math.log2(bytes);
+  const limit = c.let(wanted);
+  c.if(elements.ltU(limit).and(in64BitMode(x)).and(mask.eq(-1n)).and(backwards.eqz()), () => {
+    // Bytes from the first element to the end of the last page that is in.
+    const room = c.local("i64", i64(PAGE).sub(linear.and(PAGE - 1)));
+    c.loop((head) => {
+      c.if(x.call(hostAddress, linear.add(room), write).eq(host.add(room.wrap())), () => {
+        c.set(room, room.add(PAGE));
+        c.set(elements, room.shrU(log));
+        c.brIf(head, elements.ltU(limit));
+      });
+    });
+  });
 }
 
 /** Host addresses have the type that guest RAM is addressed with. */

@@ -23,7 +23,7 @@ const REPEAT = { NONE: 0, EQUAL: 1, NOT_EQUAL: 2 } as const;
 type Repeat = (typeof REPEAT)[keyof typeof REPEAT];
 
 /** Rounds in one execution: of pages or single elements where there is a bulk path, else of elements. */
-const BULK_ROUNDS = 64;
+const BULK_ROUNDS = 16;
 const SINGLE_ROUNDS = 256;
 
 interface Round {

@@ -179,6 +179,94 @@ test("a long repetition gives way and goes on", () => {
   assert.ok(m.bytes(0x800000, length).every((byte) => byte === 0x11));
 });
 
+/** Linear pages from PAGES on, in 4-KiB pages; page `n` is at PAGES + its place in `order`. */
+const PAGES = 0x600000;
+const PAGE_TABLE = 0x7000;
+const PRESENT = 1;
+const WRITABLE = 2;
+const ACCESSED = 0x20;
+const DIRTY = 0x40;
+
+function paged(order: readonly number[], flags: (page: number) => number = () => PRESENT | WRITABLE): Machine {
+  const m = new Machine().long();
+  const { view } = m.rig;
+  order.forEach((place, page) => {
+    view.setBigUint64(PAGE_TABLE + page * 8, BigInt((PAGES + place * 4096) | flags(page)), true);
+  });
+  view.setBigUint64(AT.PD + (PAGES >> 21) * 8, BigInt(PAGE_TABLE | PRESENT | WRITABLE), true);
+  m.engine.registersChanged();
+  return m;
+}
+
+function pageFlags(m: Machine, page: number): number {
+  return Number(m.rig.view.getBigUint64(PAGE_TABLE + page * 8, true)) & (ACCESSED | DIRTY);
+}
+
+test("REP MOVS and REP STOS go through pages wherever these lie", () => {
+  const size = 4096;
+  for (const [title, order] of [
+    ["one behind the other", Array.from({ length: 32 }, (_, n) => n)],
+    ["backwards", Array.from({ length: 32 }, (_, n) => 31 - n)],
+    ["by twos", Array.from({ length: 32 }, (_, n) => n ^ 2)],
+    ["two of them one page", Array.from({ length: 32 }, (_, n) => (n === 20 ? 19 : n))],
+  ] as const) {
+    for (const [fromOffset, toOffset, bytes] of [
+      [0, 0, 12 * size],
+      [5, 5, 11 * size],
+      [8, 4091, 11 * size + 9],
+      [4090, 16, 10 * size],
+    ]) {
+      for (const code of [REP_MOVSB, REP_MOVSQ]) {
+        const m = paged(order);
+        const linear = (at: number): number => PAGES + order[at >> 12] * size + (at & (size - 1));
+        const unit = code === REP_MOVSB ? 1 : 8;
+        const count = Math.floor(bytes / unit);
+        const expected = new Map<number, number>();
+        for (let n = 0; n < 13 * size; n++) m.rig.bytes[linear(n)] = (n * 7 + (n >> 8) * 13 + 1) & 0xff;
+        for (let n = 0; n < count * unit; n++)
+          expected.set(linear(14 * size + toOffset + n), m.rig.bytes[linear(fromOffset + n)]);
+        const to = PAGES + 14 * size + toOffset;
+        m.set({ [RSI]: PAGES + fromOffset, [RDI]: to, [RCX]: count }).run(code, 100000);
+        const what = `${title}, ${unit} bytes from ${fromOffset} to ${toOffset}`;
+        assert.deepEqual([m.gpr(RCX), m.gpr(RDI)], [0n, BigInt(to + count * unit)], what);
+        for (const [at, byte] of expected) if (m.rig.bytes[at] !== byte) assert.fail(`${what}: 0x${at.toString(16)}`);
+        m.set({ [RDI]: to, [RAX]: 0x0123456789abcdefn, [RCX]: bytes >> 3 }).run(REP_STOSQ, 100000);
+        const last = linear(14 * size + toOffset + (bytes & ~7) - 1);
+        assert.deepEqual([m.rig.bytes[last], m.gpr(RCX)], [0x01, 0n], what);
+      }
+    }
+  }
+});
+
+test("a long copy stops at the page that may not be written, and marks as written only what it wrote", () => {
+  const order = Array.from({ length: 32 }, (_, n) => n);
+  const m = paged(order, (page) => PRESENT | (page === 18 ? 0 : WRITABLE));
+  filled(m, PAGES, 0x6000);
+  m.set({ [RSI]: PAGES, [RDI]: PAGES + 0x10000, [RCX]: 0x6000 }).run(REP_MOVSB, 20000);
+  assert.deepEqual([m.caught?.vector, m.caught?.error, m.cr2], [14, 3, BigInt(PAGES + 0x12000)]);
+  assert.deepEqual([m.gpr(RSI), m.gpr(RCX)], [BigInt(PAGES + 0x2000), 0x4000n]);
+  assert.deepEqual(m.bytes(PAGES + 0x10000, 0x2000), m.bytes(PAGES, 0x2000));
+  const short = paged(order);
+  short.set({ [RSI]: PAGES, [RDI]: PAGES + 0x10000, [RCX]: 0x2000 }).run(REP_MOVSB, 20000);
+  assert.deepEqual(
+    [0, 1, 2, 16, 17, 18].map((page) => pageFlags(short, page)),
+    [ACCESSED, ACCESSED, 0, ACCESSED | DIRTY, ACCESSED | DIRTY, 0],
+  );
+});
+
+test("a long copy over code that has run is seen", () => {
+  const m = paged(Array.from({ length: 32 }, (_, n) => n));
+  // inc edx, on the third page of what is overwritten with NOPs.
+  const code = PAGES + 0x12000;
+  m.set({ 2: 0 }).run([0xff, 0xc2], 20, code);
+  assert.equal(m.gpr(2), 1n);
+  m.rig.bytes.fill(0x90, PAGES, PAGES + 0x6000);
+  m.set({ [RSI]: PAGES, [RDI]: PAGES + 0x10000, [RCX]: 0x2002 }).run(REP_MOVSB, 20000);
+  m.engine.set(RIP, code);
+  m.engine.run(20);
+  assert.deepEqual([m.gpr(2), m.rip], [1n, code + 2]);
+});
+
 test("index registers have the address size", () => {
   const m = new Machine().long();
   filled(m, DATA, 64);
