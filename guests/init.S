@@ -1,5 +1,7 @@
-# INIT of the bootstrap processor: it starts at the reset vector, and what is there goes on through 0040:0067 where the shutdown byte of the CMOS
-# RAM says so (SDM Vol. 3A 9.1.1 and 9.4.1; IBM PC AT Technical Reference, "Shutdown"; MP specification 1.4, B.4). Needs a whole machine.
+# INIT of the bootstrap processor, by the local APIC and by the chip set's registers that reset no more than the processors (ICH9 data sheet
+# 13.7.3 and 13.7.5; IBM PC AT Technical Reference, "Keyboard controller"): it starts at the reset vector, and what is there goes on through 0040:0067
+# where the shutdown byte of the CMOS RAM says so (SDM Vol. 3A 9.1.1 and 9.4.1; IBM PC AT Technical Reference, "Shutdown"; MP specification 1.4,
+# B.4). Needs a whole machine.
 
 #include "kernel.inc"
 #include "real.inc"
@@ -8,6 +10,10 @@ ICR_LOW = 0xfee00300
 ICR_HIGH = 0xfee00310
 INIT = 0x4500
 SHUTDOWN_BYTE = 0x0f
+SYSTEM_CONTROL_A = 0x92
+KEYBOARD_COMMAND = 0x64
+RESET_CONTROL = 0xcf9
+PIC_MASK = 0x21
 
 	.code32
 	.globl main32
@@ -29,6 +35,51 @@ main32:
 	mov $0x0c, %al
 	call init_by_stack
 	CHECK32 "C: by a far return", scratch16, $0x4444
+
+	# What the devices hold stays.
+	mov $0xa5, %al
+	out %al, $PIC_MASK
+	movl $by_port92, source
+	mov $0x0a, %al
+	call init
+	CHECK32 "port 92H", scratch16, $0x5555
+	movl $by_keyboard, source
+	mov $0x0a, %al
+	call init
+	CHECK32 "the keyboard controller", scratch16, $0x6666
+	movl $by_reset_control, source
+	mov $0x0a, %al
+	call init
+	CHECK32 "port CF9H without SYS_RST", scratch16, $0x7777
+	in $PIC_MASK, %al
+	movzbl %al, %eax
+	CHECK32 "the 8259's mask", %eax, $0xa5
+	ret
+
+by_apic:
+	movl $0, ICR_HIGH
+	movl $INIT, ICR_LOW
+	ret
+by_port92:
+	in $SYSTEM_CONTROL_A, %al
+	and $0xfe, %al
+	out %al, $SYSTEM_CONTROL_A
+	or $1, %al
+	out %al, $SYSTEM_CONTROL_A
+	ret
+by_keyboard:
+	in $KEYBOARD_COMMAND, %al
+	test $2, %al
+	jnz by_keyboard
+	mov $0xfe, %al
+	out %al, $KEYBOARD_COMMAND
+	ret
+by_reset_control:
+	mov $RESET_CONTROL, %edx
+	xor %al, %al
+	out %al, %dx
+	mov $4, %al
+	out %al, %dx
 	ret
 
 init_by_stack:
@@ -42,8 +93,7 @@ init:
 	mov %ah, %al
 	out %al, $0x71
 	mov %esp, saved_esp
-	movl $0, ICR_HIGH
-	movl $INIT, ICR_LOW
+	call *source
 1:	hlt
 	jmp 1b
 
@@ -80,4 +130,5 @@ landed:
 	.section .low.data, "aw"
 	.balign 16
 scratch16:	.long 0
+source:	.long by_apic
 frame:	.word 0, 0, 0

@@ -10,7 +10,8 @@ export interface I8042Options {
   readonly interrupt: InterruptPin;
   /** The controller's share in the A20 gate, which is open where any source opens it. */
   onA20(open: boolean): void;
-  onReset(): void;
+  /** The processors are to take an INIT. */
+  onInit(): void;
 }
 
 const DATA_PORT = 0x60;
@@ -72,12 +73,12 @@ export class I8042 implements Stateful {
   parameterOf = 0;
   private readonly interrupt: InterruptPin;
   private readonly onA20: (open: boolean) => void;
-  private readonly onReset: () => void;
+  private readonly onInit: () => void;
 
   constructor(options: I8042Options) {
     this.interrupt = options.interrupt;
     this.onA20 = (open) => options.onA20(open);
-    this.onReset = () => options.onReset();
+    this.onInit = () => options.onInit();
     this.ram[0] = CONTROL.KEYBOARD_DISABLED | CONTROL.AUX_DISABLED;
     options.io.mapPorts("i8042", DATA_PORT, 1, {
       readPort: () => this.readData(),
@@ -129,7 +130,7 @@ export class I8042 implements Stateful {
     }
     // Bits 3:0 of the command that are zero pulse those lines of the output port low; line 0 is the processor's reset.
     if (command >= COMMAND.PULSE) {
-      if ((command & OUTPUT_PORT.RESET) === 0) this.onReset();
+      if ((command & OUTPUT_PORT.RESET) === 0) this.onInit();
       return;
     }
     switch (command) {
@@ -213,7 +214,7 @@ export class I8042 implements Stateful {
     if ((changed & OUTPUT_PORT.A20) !== 0) this.onA20((value & OUTPUT_PORT.A20) !== 0);
     if ((value & OUTPUT_PORT.RESET) === 0) {
       this.outputPort |= OUTPUT_PORT.RESET;
-      this.onReset();
+      this.onInit();
     }
   }
 

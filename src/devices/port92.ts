@@ -7,7 +7,8 @@ export interface Port92Options {
   readonly io: IoSpace;
   /** This port's share in the A20 gate, which is open where any source opens it. */
   onA20(open: boolean): void;
-  onReset(): void;
+  /** The processors are to take an INIT. */
+  onInit(): void;
 }
 
 const PORT = 0x92;
@@ -29,8 +30,7 @@ export class Port92 implements Stateful {
         const changed = value ^ this.value;
         this.value = value & 0xff;
         if ((changed & ALT_A20_GATE) !== 0) this.onA20((value & ALT_A20_GATE) !== 0);
-        // Going from 0 to 1 resets the processors.
-        if ((changed & value & INIT_NOW) !== 0) options.onReset();
+        if ((changed & value & INIT_NOW) !== 0) options.onInit();
       },
     });
   }

@@ -199,12 +199,17 @@ export class Pc {
       onPowerOff: () => vm.end({ reason: "power-off" }),
     });
 
-    const onReset = (): void => vm.end({ reason: "reset" });
+    const onReset = (hard: boolean): void => {
+      if (hard) vm.end({ reason: "reset" });
+      else router.initAll();
+    };
+    // The processors alone (ICH9 data sheet, "INIT# (Initialization)").
+    const onInit = (): void => onReset(false);
     // Address line 20 is always let through, as on PCs without the gate; guests read back what they set.
     const onA20 = (): void => {};
     this.resetControl = new ResetControl({ onReset });
-    this.port92 = new Port92({ io, onA20, onReset });
-    this.keyboard = new I8042({ io, onA20, onReset, interrupt: this.isaPin(IRQ.KEYBOARD, "i8042") });
+    this.port92 = new Port92({ io, onA20, onInit });
+    this.keyboard = new I8042({ io, onA20, onInit, interrupt: this.isaPin(IRQ.KEYBOARD, "i8042") });
     this.serial = SERIAL_PORTS.slice(0, config.serialPorts).map(
       ({ name, port, irq }, position) =>
         new Uart16550({

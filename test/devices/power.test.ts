@@ -150,7 +150,7 @@ test("port 0x92: A20 and fast reset", () => {
   const make = () => {
     const machine = new FakeMachine();
     const calls = { a20: [] as boolean[], resets: 0 };
-    const port = new Port92({ io: machine.io, onA20: (open) => calls.a20.push(open), onReset: () => calls.resets++ });
+    const port = new Port92({ io: machine.io, onA20: (open) => calls.a20.push(open), onInit: () => calls.resets++ });
     return { io: machine.io, calls, port };
   };
   const { io, calls, port } = make();
@@ -172,7 +172,7 @@ function makeController() {
     io: machine.io,
     interrupt,
     onA20: (open) => calls.a20.push(open),
-    onReset: () => calls.resets++,
+    onInit: () => calls.resets++,
   });
   const { io } = machine;
   /** Sends a command and its parameters, and reads the answer if there is one. */
