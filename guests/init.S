@@ -14,6 +14,8 @@ SYSTEM_CONTROL_A = 0x92
 KEYBOARD_COMMAND = 0x64
 RESET_CONTROL = 0xcf9
 PIC_MASK = 0x21
+APIC_BASE = 0x1b
+APIC_ENABLE = 1 << 11
 
 	.code32
 	.globl main32
@@ -54,6 +56,15 @@ main32:
 	in $PIC_MASK, %al
 	movzbl %al, %eax
 	CHECK32 "the 8259's mask", %eax, $0xa5
+	# INIT# is no message of the local APIC's (SDM Vol. 3A 9.1).
+	mov $APIC_BASE, %ecx
+	rdmsr
+	and $~APIC_ENABLE, %eax
+	wrmsr
+	movl $by_port92, source
+	mov $0x0a, %al
+	call init
+	CHECK32 "port 92H with the local APIC disabled", scratch16, $0x8888
 	ret
 
 by_apic:

@@ -201,7 +201,7 @@ export class Pc {
 
     const onReset = (hard: boolean): void => {
       if (hard) vm.end({ reason: "reset" });
-      else router.initAll();
+      else router.assertInit();
     };
     // The processors alone (ICH9 data sheet, "INIT# (Initialization)").
     const onInit = (): void => onReset(false);

@@ -12,10 +12,11 @@ import { multibootKernel, out } from "../api/guest.ts";
 
 const skep = fileURLToPath(new URL("../../bin/skep", import.meta.url));
 const limit = { timeout: 120_000 };
-/** An IDT of no entries; mov ecx, 0x12345678; mov [0x200000], ecx; a byte to COM1; then counts in EBX for ever. */
+/** An IDT of no entries; vector 41H for LINT0; mov ecx, 0x12345678; mov [0x200000], ecx; a byte to COM1; then counts in EBX for ever. */
 const NO_IDT = [0x31, 0xc0, 0x50, 0x50, 0x0f, 0x01, 0x1c, 0x24];
 const STORE = [0xb9, 0x78, 0x56, 0x34, 0x12, 0x89, 0x0d, 0x00, 0x00, 0x20, 0x00];
-const COUNT = [...NO_IDT, ...STORE, ...out(0x3f8, 0x21), 0x43, 0xeb, 0xfd];
+const LINT0 = [0xc7, 0x05, 0x50, 0x03, 0xe0, 0xfe, 0x41, 0, 0, 0];
+const COUNT = [...NO_IDT, ...LINT0, ...STORE, ...out(0x3f8, 0x21), 0x43, 0xeb, 0xfd];
 
 let folder = "";
 let machine: ChildProcess;
@@ -118,14 +119,14 @@ test("status, pause, registers, resume", limit, async () => {
   await refused(["counter", "set-regs", "rbx=0", "nonsense=1"], /there is no register "nonsense"/);
   await refused(["counter", "set-regs", "rbx=10000000000000000"], /does not fit into the 64 bits of rbx/);
   assert.deepEqual(await json("regs"), first);
-  await good("set-regs", "rbx=fffffff0", "rflags=0x246", "xmm3=0123456789abcdef0011223344556677", "cr2=dead");
+  await good("set-regs", "rbx=fffffff0", "rflags=0x46", "xmm3=0123456789abcdef0011223344556677", "cr2=dead");
   const set = (await json("regs")) as { [name: string]: string };
   const { rbx, rflags, xmm3, cr2 } = set;
   assert.deepEqual(
     { rbx, rflags, xmm3, cr2 },
     {
       rbx: "00000000fffffff0",
-      rflags: "00000246",
+      rflags: "00000046",
       xmm3: "0123456789abcdef0011223344556677",
       cr2: "000000000000dead",
     },
@@ -168,6 +169,11 @@ test("interrupt controllers and counters", limit, async () => {
   assert.equal(apic.registers.SVR, "000001ff");
   assert.equal(apic.registers.LVT_LINT1, "00000400");
   assert.match(await good("apic", "--cpu", "0"), /^vcpu0 xapic base 00000000fee00900\n/);
+  // What comes by the pin stays requested: the guest's interrupts are off.
+  assert.equal(apic.registers.IRR2, "00000000");
+  await good("lint", "0", "--cpu", "0");
+  const [asked] = (await json("apic")) as (typeof apic)[];
+  assert.equal(asked.registers.IRR2, "00000002");
   const pins = (await json("ioapic")) as { pin: number; masked: boolean }[];
   assert.equal(pins.length, 24);
   assert.ok(pins.every(({ masked }) => masked));

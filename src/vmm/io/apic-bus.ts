@@ -43,6 +43,8 @@ export interface ApicPort extends ApicIdentity {
   deliver(mode: number, vector: number, level: boolean): boolean;
   /** Drives the pins LINT0 (INTR) and LINT1 (NMI). */
   setLint(pin: 0 | 1, asserted: boolean): void;
+  /** The INIT# pin, which works whatever state the APIC is in (SDM Vol. 3A 9.1). */
+  assertInit(): void;
   /** Fires a local interrupt source (an entry of `Lvt`). */
   triggerLocal(lvt: number): void;
   /** An IPI was accepted, for the statistics. */

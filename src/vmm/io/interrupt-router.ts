@@ -111,9 +111,9 @@ export class InterruptRouter implements ApicBus, MessageSink, Stateful {
     for (const apic of this.localApics) apic.triggerLocal(lvt);
   }
 
-  /** The INIT# line, which all processors have: not a message, so that it also reaches those whose APIC is disabled (SDM Vol. 3A 9.1). */
-  initAll(): void {
-    for (const apic of this.localApics) apic.deliver(DeliveryMode.INIT, 0, false);
+  /** Asserts INIT# of every processor. */
+  assertInit(): void {
+    for (const apic of this.localApics) apic.assertInit();
   }
 
   /** Drives a local interrupt pin of every APIC: LINT0 is wired to the 8259's INTR in all of them (MP 1.4, virtual wire mode). */

@@ -258,6 +258,10 @@ export class LocalApic implements Stateful, MmioHandler, ApicPort {
     else if (lvt === Lvt.LINT1) this.options.events.nmi();
   }
 
+  assertInit(): void {
+    this.options.events.init();
+  }
+
   deliver(mode: number, vector: number, level: boolean): boolean {
     if (this.mode === ApicMode.DISABLED) return false;
     switch (mode) {
@@ -268,7 +272,7 @@ export class LocalApic implements Stateful, MmioHandler, ApicPort {
         this.options.events.nmi();
         return true;
       case DeliveryMode.INIT:
-        this.options.events.init();
+        this.assertInit();
         return true;
       case DeliveryMode.STARTUP:
         this.options.events.startup(vector);

@@ -56,9 +56,7 @@ export class RemoteApic implements ApicPort {
         link.post(REQUEST.NMI);
         return true;
       case DeliveryMode.INIT:
-        // A start-up IPI that came before it and was not taken has no effect any more.
-        Atomics.and(link.words, link.at + VCPU.REQUESTS, ~REQUEST.STARTUP);
-        link.post(REQUEST.INIT);
+        this.assertInit();
         return true;
       case DeliveryMode.STARTUP:
         link.store(VCPU.STARTUP_VECTOR, vector);
@@ -84,6 +82,13 @@ export class RemoteApic implements ApicPort {
     if ((this.link.load(word) & 1) === Number(asserted)) return;
     Atomics.add(this.link.words, this.link.at + word, 1);
     this.link.post(REQUEST.PINS);
+  }
+
+  assertInit(): void {
+    const { link } = this;
+    // A start-up IPI that came before it and was not taken has no effect any more.
+    Atomics.and(link.words, link.at + VCPU.REQUESTS, ~REQUEST.STARTUP);
+    link.post(REQUEST.INIT);
   }
 
   /** Of the local sources only LINT1 is fired from outside: the system's NMI. */
@@ -120,7 +125,7 @@ export class PostedInterrupts {
     if (requests & REQUEST.SMI) apic.deliver(DeliveryMode.SMI, 0, false);
     if (requests & REQUEST.LOCAL_LINT1) apic.triggerLocal(Lvt.LINT1);
     if (requests & REQUEST.NMI) apic.deliver(DeliveryMode.NMI, 0, false);
-    if (requests & REQUEST.INIT) apic.deliver(DeliveryMode.INIT, 0, false);
+    if (requests & REQUEST.INIT) apic.assertInit();
     if (requests & REQUEST.STARTUP) apic.deliver(DeliveryMode.STARTUP, link.load(VCPU.STARTUP_VECTOR), false);
   }
 
