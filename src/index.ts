@@ -76,6 +76,8 @@ export interface VirtualMachineOptions {
   readonly engine?: string;
   /** `one` thread for all virtual CPUs in turn, or one for `each`, which machines with several have otherwise. */
   readonly threads?: string;
+  /** What accesses to MSRs that the CPU has not do: `fault` (#GP, by default), or `ignore`: reads give zero, writes have no effect. */
+  readonly unknownMsrs?: string;
   /** For finding faults of skep: holds every execution of translated code, or one of so many, against the interpreter. */
   readonly checkRegions?: boolean | number;
   /** Counts where the guest spends its instructions; the functions come out of `traces` at the end. */

@@ -5,7 +5,7 @@ import { CPU_MODEL_NAMES, DEFAULT_CPU_MODEL } from "../cpu/model.ts";
 import { SkepError } from "../errors.ts";
 import { checkName } from "../host/node/control-socket.ts";
 import type { DiskOptions, ModuleOptions, VirtualMachineOptions } from "../index.ts";
-import { COMPILER_PLACES, DEFAULT_DEBUG_EXIT_PORT, ENGINES } from "../machine/config.ts";
+import { COMPILER_PLACES, DEFAULT_DEBUG_EXIT_PORT, ENGINES, UNKNOWN_MSRS } from "../machine/config.ts";
 import { TRACE_KINDS } from "../vmm/trace.ts";
 
 /** Where the first serial port goes. */
@@ -58,6 +58,10 @@ const OPTIONS: { readonly [name: string]: Option } = {
       `the CPU model, with features added and taken away (${DEFAULT_CPU_MODEL});`,
       `models: ${CPU_MODEL_NAMES.join(", ")}`,
     ],
+  },
+  "unknown-msrs": {
+    value: UNKNOWN_MSRS.join("|"),
+    help: ["MSRs that the CPU has not: #GP, or reads give 0 and writes have no effect (fault)"],
   },
   disk: {
     value: "FILE[,readonly]",
@@ -237,6 +241,7 @@ export function parseOptions(command: "run" | "start", args: readonly string[]):
       ...optional("memory", text("memory")),
       ...optional("cpus", text("cpus")),
       ...optional("cpu", text("cpu")),
+      ...optional("unknownMsrs", text("unknown-msrs")),
       ...optional("engine", text("engine")),
       ...optional("threads", text("threads")),
       ...optional("checkRegions", check),

@@ -15,6 +15,10 @@ export type EngineName = (typeof ENGINES)[number];
 export const COMPILER_PLACES = ["thread", "same"] as const;
 export type CompilerPlace = (typeof COMPILER_PLACES)[number];
 
+/** What becomes of accesses to MSRs that the processor has not. */
+export const UNKNOWN_MSRS = ["fault", "ignore"] as const;
+export type UnknownMsrs = (typeof UNKNOWN_MSRS)[number];
+
 /** What the embedding program may say about the machine itself; everything has a default. */
 export interface MachineRequest {
   /** Bytes, or a number with K, M or G behind it. */
@@ -23,6 +27,8 @@ export interface MachineRequest {
   readonly cpus?: number | string;
   /** A model with features added and taken away: `x86-64-v2,+movbe,-sse4_2`. */
   readonly cpu?: string;
+  /** `fault` (#GP) or `ignore`: reads give zero, writes have no effect. */
+  readonly unknownMsrs?: string;
   readonly engine?: string;
   /** `one` thread for all vCPUs in turn, or one for `each` of them, which machines with several have otherwise. */
   readonly threads?: string;
@@ -54,6 +60,7 @@ export interface MachineConfig {
   /** There are APIC ids that only x2APIC mode knows, so processors are handed over to the guest in it. */
   readonly x2apicIds: boolean;
   readonly cpu: CpuModel;
+  readonly unknownMsrs: UnknownMsrs;
   readonly engine: EngineName;
   readonly threads: Threads;
   /** One of so many executions of regions is checked; 0: none. */
@@ -207,6 +214,9 @@ export function machineConfig(request: MachineRequest): MachineConfig {
   if (compiler === undefined) bad(`unknown place "${place}" of the compiler: known are ${COMPILER_PLACES.join(", ")}`);
   if (compiler === "thread" && deterministic !== undefined)
     bad("a deterministic machine has no thread of the compiler");
+  const unknownMsrs = UNKNOWN_MSRS.find((name) => name === (request.unknownMsrs ?? "fault"));
+  if (unknownMsrs === undefined)
+    bad(`unknown way "${request.unknownMsrs}" with unknown MSRs: known are ${UNKNOWN_MSRS.join(", ")}`);
   const serialPorts = request.serialPorts ?? 1;
   if (!Number.isInteger(serialPorts) || serialPorts < 1 || serialPorts > SERIAL_PORTS_MAX)
     bad(`${serialPorts} serial ports: a machine has 1 to ${SERIAL_PORTS_MAX}`);
@@ -216,6 +226,7 @@ export function machineConfig(request: MachineRequest): MachineConfig {
     topology,
     x2apicIds,
     cpu: cpuModel(request.cpu ?? DEFAULT_CPU_MODEL, x2apicIds),
+    unknownMsrs,
     engine: known,
     threads,
     checkRegions: checkEvery(request.checkRegions, known),

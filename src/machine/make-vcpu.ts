@@ -47,6 +47,7 @@ export function makeVcpu(id: number, making: VcpuMaking): Vcpu {
     apicId,
     bootstrap: id === 0,
     features: config.cpu.features,
+    ignoreUnknownMsrs: config.unknownMsrs === "ignore",
     physicalAddressBits: MAXPHYADDR,
     random32: () => words.word(),
     acknowledgePic: () => making.acknowledgePic(),

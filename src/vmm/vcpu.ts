@@ -55,6 +55,8 @@ export interface VcpuOptions {
   readonly bus: ApicBus;
   readonly anomalies: AnomalyLog;
   readonly features: ReadonlySet<string>;
+  /** MSRs that the processor has not read as zero, and writes to them are dropped, instead of #GP(0) (SDM Vol. 2B, RDMSR). */
+  readonly ignoreUnknownMsrs: boolean;
   readonly physicalAddressBits: number;
   readonly trace: Trace;
   /** The interrupt acknowledge cycle at the 8259 pair; gives the vector. */
@@ -411,7 +413,13 @@ export class Vcpu implements Stateful {
     if (msr >= MSR.X2APIC_FIRST && msr <= MSR.X2APIC_LAST) return this.apic.readX2apic(msr - MSR.X2APIC_FIRST);
     if (msr === MSR.APIC_BASE && features.has("apic")) return this.apic.readBase();
     if (msr === MSR.TSC_DEADLINE && features.has("tsc_deadline_timer")) return this.apic.readTscDeadline();
-    return undefined;
+    return this.ignores("read", msr) ? 0n : undefined;
+  }
+
+  private ignores(access: string, msr: number): boolean {
+    const { ignoreUnknownMsrs, anomalies } = this.options;
+    if (ignoreUnknownMsrs) anomalies.anomaly(this.source, `${access} of unknown MSR ignored 0x${msr.toString(16)}`);
+    return ignoreUnknownMsrs;
   }
 
   private writeMsr(msr: number, low: number, high: number): boolean {
@@ -433,6 +441,7 @@ export class Vcpu implements Stateful {
       this.apic.writeTscDeadline(value);
       return true;
     }
-    return msr === MSR.APIC_BASE && features.has("apic") && this.apic.writeBase(value);
+    if (msr === MSR.APIC_BASE && features.has("apic")) return this.apic.writeBase(value);
+    return this.ignores("write", msr);
   }
 }

@@ -79,6 +79,16 @@ test("counters and traces go to standard error", limit, async () => {
   assert.match(stderr, /^io\.portWrites 2$/m);
 });
 
+test("MSRs that there are not fault, or are ignored", limit, async () => {
+  // An IDT of no entries; mov ecx, 0x12345; rdmsr; or eax, edx; jnz to itself; wrmsr
+  const access = [0xb9, 0x45, 0x23, 0x01, 0x00, 0x0f, 0x32, 0x09, 0xd0, 0x75, 0xfe, 0x0f, 0x30];
+  const file = await kernel("msr", [...TRIPLE_FAULT.slice(0, -2), ...access, ...POWER_OFF]);
+  assert.equal((await runSkep(["run", "--kernel", file])).status, 3);
+  const run = await runSkep(["run", "--kernel", file, "--unknown-msrs", "ignore", "--stats"]);
+  assert.equal(run.status, 1);
+  assert.match(run.stderr, /unknown MSR ignored 0x12345/);
+});
+
 test("a signal ends the run", limit, async () => {
   const file = await kernel("spin", [...print("up"), ...SPIN]);
   const child = spawn(skep, ["run", "--kernel", file], { stdio: ["ignore", "pipe", "inherit"] });
@@ -150,6 +160,7 @@ test("bad input: one clear line, status 4, files unchanged", limit, async () => 
     [["--kernel", file, "--cpu", "x86-64-v2,+teleport"], /unknown CPU flag "teleport"/],
     [["--kernel", file, "--cpu", "z80"], /unknown CPU model "z80"/],
     [["--kernel", file, "--engine", "jit"], /unknown engine "jit"/],
+    [["--kernel", file, "--unknown-msrs", "guess"], /unknown way "guess" with unknown MSRs: known are fault, ignore/],
     [["--kernel", file, "--trace", "all"], /there is no trace of "all"/],
     [["--kernel", file, "--disk", at("missing.img")], /cannot open disk image .*missing\.img/],
     [["--kernel", file, "--disk", at("odd.img")], /no multiple of 512/],

@@ -29,6 +29,7 @@ export class CoreMachine {
     features: readonly string[] = ["apic", "x2apic", "tsc_deadline_timer"],
     time?: Clock,
     posted?: PostedRequests,
+    ignoreUnknownMsrs = false,
   ) {
     const clock = time ?? this.clock;
     this.timers = new TimerQueue(clock);
@@ -45,6 +46,7 @@ export class CoreMachine {
           bus: this.router,
           anomalies: this.anomalies,
           features: new Set(features),
+          ignoreUnknownMsrs,
           physicalAddressBits: 46,
           trace: {},
           acknowledgePic: () => this.pic.acknowledge(),

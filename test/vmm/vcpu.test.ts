@@ -256,6 +256,13 @@ test("MSRs: APIC base, x2APIC registers, TSC deadline; others do not exist", () 
   assert.equal(plain.writeMsr(0x1b, 0xfee00d00, 0), false);
   assert.equal(plain.readMsr(0x6e0), undefined);
   assert.equal(new CoreMachine(1, []).engine.host.readMsr(0x1b), undefined);
+  // Ignored are MSRs that there are not; what is wrong with those that there are stays wrong.
+  const lenient = new CoreMachine(1, ["apic"], undefined, undefined, true);
+  const { host: ignoring } = lenient.engine;
+  assert.deepEqual([ignoring.readMsr(0x123), ignoring.writeMsr(0x123, 1, 2)], [[0, 0], true]);
+  assert.deepEqual([ignoring.readMsr(0x802), ignoring.writeMsr(0x1b, 0, 0x10000)], [undefined, false]);
+  assert.equal(lenient.counts.get("vcpu0: read of unknown MSR ignored 0x123"), 1);
+  assert.equal(lenient.counts.get("vcpu0: write of unknown MSR ignored 0x123"), 1);
 });
 
 test("the APIC's page moves with its base", () => {
