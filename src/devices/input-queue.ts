@@ -48,6 +48,11 @@ export class InputQueue implements Stateful {
     return taken;
   }
 
+  /** Takes bytes in again that were taken last. */
+  putBack(data: readonly number[]): void {
+    if (data.length > 0) this.bytes = Uint8Array.from([...data, ...this.bytes]);
+  }
+
   clear(): void {
     this.bytes = new Uint8Array(0);
   }

@@ -60,6 +60,8 @@ const CONNECTED = MSR.CTS | MSR.DSR | MSR.DCD;
  * this often in a row. Else what is typed during a boot is lost in the FIFO resets and trial reads of drivers that start up.
  */
 const LISTENING_POLLS = 4;
+/** In `received`: the errors of a character, and that it came from the host. */
+const ENTRY = { ERRORS: 0x1f00, FROM_HOST: 0x8000 } as const;
 
 const SCHEMA: Schema = {
   kind: "uart16550",
@@ -98,7 +100,8 @@ export class Uart16550 implements Stateful, PortHandler {
   fifosEnabled = false;
   /** FCR bits 7:6. */
   trigger = 0;
-  /** The receiver's FIFO, or its one buffer: data in bits 7:0, the errors of that character (LSR bits) in 15:8. */
+  /** The receiver's FIFO, or its one buffer: data in bits 7:0, the errors of that character (LSR bits) in 12:8,
+   *  ENTRY.FROM_HOST. */
   received: number[] = [];
   overrun = false;
   /** A line status error has appeared that the guest has not read. */
@@ -267,9 +270,13 @@ export class Uart16550 implements Stateful, PortHandler {
   /** 8.5: the other bits count only together with the enable bit; changing that clears the FIFOs. */
   private writeFifoControl(value: number): void {
     const enable = (value & FCR.ENABLE) !== 0;
-    if (enable !== this.fifosEnabled || (enable && (value & FCR.CLEAR_RECEIVER) !== 0)) {
+    const switched = enable !== this.fifosEnabled;
+    if (switched || (enable && (value & FCR.CLEAR_RECEIVER) !== 0)) {
+      const heard = (this.ier & IER.RECEIVED_DATA) !== 0;
+      // A driver that starts up did not mean what nobody could have sent before.
+      if (switched || !heard) this.returnInput();
       this.clearReceiver();
-      this.listening = (this.ier & IER.RECEIVED_DATA) !== 0;
+      this.listening = heard;
     }
     this.fifosEnabled = enable;
     this.trigger = enable ? value >> FCR.TRIGGER_SHIFT : 0;
@@ -323,7 +330,7 @@ export class Uart16550 implements Stateful, PortHandler {
     const value = this.lineStatus();
     this.overrun = false;
     this.statusChange = false;
-    if (this.received.length > 0) this.received[0] &= 0xff;
+    if (this.received.length > 0) this.received[0] &= ~ENTRY.ERRORS;
     this.updateInterrupt();
     return value;
   }
@@ -331,9 +338,9 @@ export class Uart16550 implements Stateful, PortHandler {
   private lineStatus(): number {
     const [top] = this.received;
     let value: number = LSR.THRE | LSR.TEMT;
-    if (top !== undefined) value |= LSR.DR | (top >> 8);
+    if (top !== undefined) value |= LSR.DR | ((top & ENTRY.ERRORS) >> 8);
     if (this.overrun) value |= LSR.OE;
-    if (this.fifosEnabled && this.received.some((entry) => entry > 0xff)) value |= LSR.FIFO_ERROR;
+    if (this.fifosEnabled && this.received.some((entry) => (entry & ENTRY.ERRORS) !== 0)) value |= LSR.FIFO_ERROR;
     return value;
   }
 
@@ -377,7 +384,7 @@ export class Uart16550 implements Stateful, PortHandler {
     if (!this.listening || (this.mcr & MCR.LOOP) !== 0) return;
     const room = this.capacity() - this.received.length;
     if (room <= 0 || this.input.length === 0) return;
-    for (const byte of this.input.take(room)) this.accept(byte & this.dataMask());
+    for (const byte of this.input.take(room)) this.accept((byte & this.dataMask()) | ENTRY.FROM_HOST);
   }
 
   /** A character has arrived. With the FIFO full it is lost; without FIFOs it destroys the one before (8.4, OE). */
@@ -389,8 +396,13 @@ export class Uart16550 implements Stateful, PortHandler {
       return;
     }
     this.received.push(entry);
-    if (entry > 0xff) this.statusChange = true;
+    if ((entry & ENTRY.ERRORS) !== 0) this.statusChange = true;
     this.restartTimeout();
+  }
+
+  /** What came from the host and was not read waits again. */
+  private returnInput(): void {
+    this.input.putBack(this.received.filter((entry) => (entry & ENTRY.FROM_HOST) !== 0).map((entry) => entry & 0xff));
   }
 
   private clearReceiver(): void {
