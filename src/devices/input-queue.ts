@@ -27,7 +27,8 @@ export class InputQueue implements Stateful {
 
   /** Takes as many bytes as there is room for and returns their number. */
   push(data: Uint8Array): number {
-    const count = Math.min(data.length, this.capacity - this.bytes.length);
+    // What was put back may have made it longer than it should be.
+    const count = Math.min(data.length, Math.max(0, this.capacity - this.bytes.length));
     if (count < data.length) this.full = true;
     if (count === 0) return 0;
     const joined = new Uint8Array(this.bytes.length + count);

@@ -229,6 +229,17 @@ test("no input is lost while a driver starts: Linux enables the interrupt before
   assert.equal(bench.readAll(), "uname\n");
 });
 
+test("input that waits again may be more than there is room for", () => {
+  const bench = new Bench();
+  const most = bench.uart.receive(new Uint8Array(1 << 20));
+  bench.open(1);
+  // The FIFO has taken sixteen; there is room for as many.
+  assert.equal(bench.uart.receive(text("0123456789abcdefgh")), 16);
+  bench.out(IIR, 0);
+  assert.equal(bench.uart.input.length, most + 16 - 1, "one is in the buffer");
+  assert.equal(bench.uart.receive(text("x")), 0);
+});
+
 test("loopback: data, overrun, modem lines with changes (8.7)", () => {
   const bench = new Bench();
   bench.out(LCR, 3);
