@@ -199,12 +199,9 @@ export class Pc {
       onPowerOff: () => vm.end({ reason: "power-off" }),
     });
 
-    const onReset = (hard: boolean): void => {
-      if (hard) vm.end({ reason: "reset" });
-      else router.assertInit();
-    };
     // The processors alone (ICH9 data sheet, "INIT# (Initialization)").
-    const onInit = (): void => onReset(false);
+    const onInit = (): void => router.assertInit();
+    const onReset = (hard: boolean): void => (hard ? vm.end({ reason: "reset" }) : onInit());
     // Address line 20 is always let through, as on PCs without the gate; guests read back what they set.
     const onA20 = (): void => {};
     this.resetControl = new ResetControl({ onReset });

@@ -4,10 +4,10 @@ import { text, unitsApart } from "../isa/x87/host.ts";
 import type { Plan } from "./plan.ts";
 import { DATA_BASE, FX, REQUEST, RESULT, SELECTOR } from "./record.ts";
 
-/** One case with both outcomes. */
 /** Offset of a field in an image of XSAVE (SDM Vol. 1 13.4.2). */
 const XSTATE_BV = 512;
 
+/** One case with both outcomes. */
 interface Outcomes {
   readonly plan: Plan;
   readonly request: DataView;

@@ -20,7 +20,8 @@ import { Untranslatable } from "./untranslatable.ts";
 import { VectorSemantics } from "./vector-semantics.ts";
 import type { Lane } from "./vectors.ts";
 
-/** Thrown where flags are set on one of several paths through an instruction: they must then be in their locals before it. No Error: a stack trace takes time. */
+/** Thrown where flags are set on one of several paths through an instruction: they must then be in their locals before it. No Error, like
+ *  `Untranslatable`. */
 export class ConditionalFlags {}
 
 /** A record of a region. */

@@ -1,5 +1,6 @@
-// REP MOVS and REP STOS by whole pages of guest RAM. Each call does what lies within one page of source and destination, or within a few that follow
-// each other in RAM, and gives the number of elements done, or 0 where the next element must go the ordinary way (a fault, MMIO, an element that crosses a page, a segment's end).
+// REP MOVS and REP STOS by whole pages of guest RAM. Each call does what lies within one page of source and destination, or within a few that
+// follow each other in RAM, and gives the number of elements done, or 0 where the next element must go the ordinary way (a fault, MMIO, an
+// element that crosses a page, a segment's end).
 
 import { i64, op, select, type Val } from "../../wasm/value.ts";
 import { type Helper, helper } from "../helper.ts";
@@ -35,23 +36,19 @@ function moveHelper(bits: Bits): Helper {
     const source = stretch(x, bytes, segment, indexRegister(x, GPR.RSI, mask), mask, backwards, 0);
     const destination = stretch(x, bytes, SREG.ES, indexRegister(x, GPR.RDI, mask), mask, backwards, 1);
     const most = c.let(least(x, wanted, i64(MOST_BYTES / bytes)));
-    noneIf(x, least(x, least(x, source.elements, destination.elements), most).eqz());
+    const elements = (): Val => least(x, least(x, source.elements, destination.elements), most);
+    noneIf(x, elements().eqz());
     leaveChecked(x, bytes, source, destination);
-    const read = hostOf(x, source, 0);
-    const written = hostOf(x, destination, 1);
+    const read = hostOf(x, source);
+    const written = hostOf(x, destination);
     // A destination that begins within the source repeats what was written: copy no further than up to there, or one element.
     const ahead = c.let(select(backwards, read.sub(written), written.sub(read)));
     c.if(ahead.geU(MOST_BYTES), () => {
-      extend(x, bytes, source, read, most, mask, backwards, 0);
+      extend(x, source, read, most);
       // Marked as written (SDM Vol. 3A 4.8) are pages that will be.
-      extend(x, bytes, destination, written, least(x, source.elements, most), mask, backwards, 1);
+      extend(x, destination, written, least(x, source.elements, most));
     });
-    const count = c.local(
-      "i32",
-      least(x, least(x, source.elements, destination.elements), most)
-        .wrap()
-        .shl(log),
-    );
+    const count = c.local("i32", elements().wrap().shl(log));
     c.if(ahead.ne(0).and(ahead.ltU(count)), () => {
       c.set(count, ahead.and(-bytes));
       c.if(count.eqz(), () => c.set(count, bytes));
@@ -107,8 +104,8 @@ function storeHelper(bits: Bits): Helper {
     const most = c.let(least(x, wanted, i64(MOST_BYTES / bytes)));
     noneIf(x, least(x, destination.elements, most).eqz());
     leaveChecked(x, bytes, destination);
-    const host = hostOf(x, destination, 1);
-    extend(x, bytes, destination, host, most, mask, backwards, 1);
+    const host = hostOf(x, destination);
+    extend(x, destination, host, most);
     const count = c.let(least(x, destination.elements, most).wrap().shl(log));
     const from = c.let(lowest(host, backwards, count, bytes));
     const pattern = c.let(x.gpr(GPR.RAX, bits).zx().mul(ONES[bits]));

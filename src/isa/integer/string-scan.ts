@@ -82,7 +82,7 @@ function scanHelper(bits: Bits): Helper {
     const backwards = isBackwards(x);
     const operand = stretch(x, bytes, SREG.ES, indexRegister(x, GPR.RDI, mask), mask, backwards, 0);
     const elements = within(x, bits, wanted, [operand]);
-    const host = hostOf(x, operand, 0);
+    const host = hostOf(x, operand);
     const value = c.let(op(`${LANES[bits]}.splat`, x.gpr(GPR.RAX, bits)));
     const passed = pass(x, bits, elements, backwards, onEqual, (at) => [chunk(x, host, at, backwards, bytes), value]);
     noneIf(x, passed.eqz());
@@ -102,7 +102,7 @@ function compareHelper(bits: Bits): Helper {
     const first = stretch(x, bytes, segment, indexRegister(x, GPR.RSI, mask), mask, backwards, 0);
     const second = stretch(x, bytes, SREG.ES, indexRegister(x, GPR.RDI, mask), mask, backwards, 0);
     const elements = within(x, bits, wanted, [first, second]);
-    const [a, b] = [first, second].map((operand) => hostOf(x, operand, 0));
+    const [a, b] = [first, second].map((operand) => hostOf(x, operand));
     const passed = pass(x, bits, elements, backwards, onEqual, (at) => [
       chunk(x, a, at, backwards, bytes),
       chunk(x, b, at, backwards, bytes),

@@ -18,6 +18,12 @@ export interface Stretch {
   /** Linear address of the first element, and how many lie between there and the end (or beginning) of the page, i64. */
   readonly linear: Local;
   readonly elements: Local;
+  /** Of an element. */
+  readonly bytes: number;
+  /** Of the address size, and not zero where elements follow downwards. */
+  readonly mask: Val;
+  readonly backwards: Val;
+  readonly write: number;
 }
 
 export function least(x: Env, a: Val, b: Val): Val {
@@ -78,7 +84,7 @@ export function stretch(
     },
     "likely",
   );
-  return { linear, elements };
+  return { linear, elements, bytes, mask, backwards, write };
 }
 
 /** Leaves misaligned elements to the ordinary way where their alignment may have to be checked (SDM Vol. 3A 6.15, #AC). */
@@ -93,7 +99,7 @@ export function leaveChecked(x: Env, bytes: number, ...stretches: readonly Stret
 }
 
 /** Host offset of the first element; none where it has no place in RAM that may be accessed so. */
-export function hostOf(x: Env, { linear }: Stretch, write: number): Local {
+export function hostOf(x: Env, { linear, write }: Stretch): Local {
   const host = x.call(hostAddress, linear, write);
   noneIf(x, host.ltS(0));
   return host;
@@ -103,16 +109,8 @@ export function hostOf(x: Env, { linear }: Stretch, write: number): Local {
  * Takes in the pages behind a stretch, as long as their elements are wanted and they follow in RAM as they do in the linear address space; upwards
  * in 64-bit mode, where no segment ends.
  */
-export function extend(
-  x: Env,
-  bytes: number,
-  { linear, elements }: Stretch,
-  host: Local,
-  wanted: Val,
-  mask: Val,
-  backwards: Val,
-  write: number,
-): void {
+export function extend(x: Env, stretch: Stretch, host: Local, wanted: Val): void {
+  const { linear, elements, bytes, mask, backwards, write } = stretch;
   const { c } = x;
   const log = Math.log2(bytes);
   const limit = c.let(wanted);
