@@ -283,6 +283,8 @@ smap:
 	lldt %cx
 	mov $0xc, %ecx
 	stac
+	mov PAGE(1) + 8, %al
+	mov %al, PAGE(1) + 8
 	FAULTS "descriptor in a user page, whatever AC", PF, 1, mov %ecx, %es
 	clac
 	CHECK "CR2 of the descriptor", fault_cr2, $PAGE(1) + 8

@@ -60,6 +60,38 @@ main:
 	invlpg PAGE(2)
 	SHOWS "remapped", 2, 6
 
+	# What the processor itself reads is cached like everything else: an LDT, whose segments tell by their base which frame it is in
+	mov $0x0000930000000fff, %rdx
+	mov $F(1), %eax
+	shl $16, %rax
+	or %rdx, %rax
+	mov %rax, F(8) + 8
+	mov $F(2), %eax
+	shl $16, %rax
+	or %rdx, %rax
+	mov %rax, F(9) + 8
+	MAP 3, F(8), (P | W)
+	DESCRIPTOR FREE, 0x4000820030000fff
+	movq $0, gdt + FREE + 8
+	mov $FREE, %ecx
+	lldt %cx
+	mov $0xc, %ecx
+	mov %ecx, %fs
+	CHECK "descriptor", %fs:0, $1
+	CHANGE 3, F(9), (P | W)
+	invlpg PAGE(3)
+	mov %ecx, %fs
+	CHECK "INVLPG of a descriptor's page", %fs:0, $2
+	CHANGE 3, F(8), (P | W)
+	FLUSH
+	mov %ecx, %fs
+	CHECK "MOV to CR3 and a descriptor's page", %fs:0, $1
+	UNMAP 3
+	invlpg PAGE(3)
+	FAULTS "descriptor in a page that is not present", PF, 0, mov %ecx, %fs
+	mov $DATA, %ecx
+	mov %ecx, %fs
+
 	# Higher levels
 	movl $(scratch + (P | W | U)), test_pd
 	movl $(F(7) + (P | W | U)), scratch

@@ -6,13 +6,14 @@ import { CPL, CR0, CR0_BIT, FLAG, PENDING_ERROR, PENDING_VECTOR, RFLAGS, VECTOR 
 import type { Code } from "../wasm/code.ts";
 import type { Memory } from "../wasm/memory.ts";
 import type { FuncRef, ModuleBuilder } from "../wasm/module.ts";
-import { i32, laneOp, op, type Val } from "../wasm/value.ts";
+import { i32, laneOp, op, select, type Val } from "../wasm/value.ts";
 import { breakpointsEnabled, emitDataBreakpoints } from "./breakpoints.ts";
 import { isClosed } from "./code-pages.ts";
 import { bothOpen, crossesPage, emitReach, gather, scatter, secondPage } from "./crossing.ts";
 import { valueType } from "./env.ts";
 import { CROSSING, VAR } from "./layout.ts";
 import { type PagingFuncs, WALK } from "./paging.ts";
+import { implicitTable } from "./tlb.ts";
 
 export type Width = Bits | 128;
 export const WIDTHS: readonly Width[] = [8, 16, 32, 64, 128];
@@ -147,11 +148,16 @@ export function emitMemoryAccess(
     });
   };
 
-  /** An unaligned access within a page that is in the TLB: runs `hit` with the host offset. */
-  const tryTlb = (c: Code, x: Env, linear: Val, access: Val, table: number, hit: (host: Val) => void): void => {
-    const slot = linear.shrU(9).wrap().and(x.cpu.ld32(0, VAR.TLB_INDEX_MASK)).add(x.cpu.ld32(0, table));
+  /**
+   * An access within a page that is in the TLB, unaligned or by the processor itself: runs `hit` with the host offset. The processor's own
+   * accesses have the supervisor's rights at any CPL, and RFLAGS.AC overrides nothing for them (SDM Vol. 3A 4.6.1).
+   */
+  const tryTlb = (c: Code, x: Env, linear: Val, access: Val, write: boolean, hit: (host: Val) => void): void => {
+    const own = i32(implicitTable(write));
+    const table = select(access.eq(SYSTEM), own, x.cpu.ld32(0, write ? VAR.TLB_WRITE : VAR.TLB_READ));
+    const slot = linear.shrU(9).wrap().and(x.cpu.ld32(0, VAR.TLB_INDEX_MASK)).add(table);
     const found = c.let(x.cpu.ld64(slot).xor(linear));
-    c.if(access.ne(SYSTEM).and(found.and(x.cpu.ld64(0, VAR.TLB_MASK)).eqz()), () => hit(found.wrap()));
+    c.if(found.and(x.cpu.ld64(0, VAR.TLB_MASK)).eqz(), () => hit(found.wrap()));
   };
 
   const halves = (x: Env): [Val, Val] => [x.cpu.ld32(0, VAR.MMIO_GPA), x.cpu.ld32(0, VAR.MMIO_GPA + 4)];
@@ -170,7 +176,7 @@ export function emitMemoryAccess(
     const last = c.let(linear.add(bytes.sub(1).zx()));
     c.if(canonical(linear).and(canonical(last)).eqz(), () => raiseNotCanonical(c, x, access), undefined, "unlikely");
     checkAlignment(c, x, linear, access, bytes);
-    c.if(linear.xor(last).and(-4096n).eqz(), () => tryTlb(c, x, linear, access, VAR.TLB_WRITE, () => c.ret(0)));
+    c.if(linear.xor(last).and(-4096n).eqz(), () => tryTlb(c, x, linear, access, true, () => c.ret(0)));
     const bits = walkBits(c, x, access, true);
     const [first] = c.callMany(paging.translate, [linear, bits]);
     c.if(first.eq(1), () => c.ret(1));
@@ -228,7 +234,7 @@ export function emitMemoryAccess(
         });
       }
       const fromRam = (at: Val): void => c.ret(0, loadFrom(x.ram, width, at));
-      if (bytes > 1) tryTlb(c, x, linear, access, VAR.TLB_READ, fromRam);
+      if (bytes > 1) tryTlb(c, x, linear, access, false, fromRam);
       const [status, at] = c.callMany(paging.translate, [linear, walkBits(c, x, access, false)]);
       c.if(status.eq(1), () => c.ret(1, nothing()));
       c.if(status.eqz(), () => fromRam(at));
@@ -294,7 +300,7 @@ export function emitMemoryAccess(
       }
       if (bytes > 1) {
         // A page in the write table is not sealed.
-        tryTlb(c, x, linear, access, VAR.TLB_WRITE, (at) => {
+        tryTlb(c, x, linear, access, true, (at) => {
           c.store(x.ram, bytes, at, value);
           c.ret(0);
         });

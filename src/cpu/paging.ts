@@ -24,7 +24,7 @@ import { i32, i64, select, type Val } from "../wasm/value.ts";
 import { breakpointsEnabled } from "./breakpoints.ts";
 import { isClosed } from "./code-pages.ts";
 import { SLOT_BASE, SLOT_SIZE, VAR } from "./layout.ts";
-import { emitTlb, markPage, PAGE_MAPS, type TlbFuncs } from "./tlb.ts";
+import { emitTlb, implicitTable, markPage, PAGE_MAPS, type TlbFuncs } from "./tlb.ts";
 
 /** What a walk is asked for, and what a fault's error code is built from (SDM Vol. 3A 4.7). */
 export const WALK = {
@@ -281,21 +281,26 @@ export function emitPaging(m: ModuleBuilder, env: MakeEnv): PagingFuncs {
       c.if(page.and(PAGE.LARGE), () => markPage(x, PAGE_MAPS.LARGE, linear));
       c.if(page.and(PAGE.HUGE), () => markPage(x, PAGE_MAPS.HUGE, linear));
     });
-    // Accesses of the processor itself are rare and have rights of their own: they do not fill.
     c.if(
       access
-        .and(WALK.IMPLICIT | WALK.PROBE | WALK.FETCH)
+        .and(WALK.PROBE | WALK.FETCH)
         .or(breakpointsEnabled(x))
         .eqz(),
       () => {
+        const table = (write: boolean): Val =>
+          select(
+            access.and(WALK.IMPLICIT),
+            i32(implicitTable(write)),
+            cpu.ld32(0, write ? VAR.TLB_WRITE : VAR.TLB_READ),
+          );
         const global = c.let(page.and(PAGE.GLOBAL));
         c.if(page.and(PAGE.LARGE), () => markPage(x, PAGE_MAPS.LARGE, linear));
         c.if(page.and(PAGE.HUGE), () => markPage(x, PAGE_MAPS.HUGE, linear));
-        c.invoke(tlb.fill, cpu.ld32(0, VAR.TLB_READ), linear, host, global);
+        c.invoke(tlb.fill, table(false), linear, host, global);
         const open = isClosed(x, host).eqz();
         const both = PAGE.WRITABLE | PAGE.DIRTY;
         c.if(page.and(both).eq(both).or(access.and(WALK.WRITE).ne(0)).and(open).and(writableHost.ne(-1)), () =>
-          c.invoke(tlb.fill, cpu.ld32(0, VAR.TLB_WRITE), linear, host, global),
+          c.invoke(tlb.fill, table(true), linear, host, global),
         );
       },
     );

@@ -86,6 +86,11 @@ function isMarked(x: Env, map: PageMap, linear: Val): Val {
   return x.cpu.ld8u(at, map.at).and(bit);
 }
 
+/** The table for accesses of the processor itself, at any CPL. */
+export function implicitTable(write: boolean): number {
+  return TLB_BASE + (2 * TLB_SETS.SUPERVISOR + (write ? 1 : 0)) * TLB_TABLE_SIZE;
+}
+
 /** Offset of the jump cache's entry for a linear address. */
 export function jumpCacheSlot(linear: Val): Val {
   return linear
