@@ -187,16 +187,19 @@ export const HANDLER_COUNTS = ARENA + ARENA_SIZE;
 /** Where blocks went on that end in no relative jump: last record, low 32 bits of RIP (i32 each), by a hash of both. */
 export const GOALS = HANDLER_COUNTS + 0x10000;
 export const GOALS_ENTRIES = 8192;
-/** What regions know of a vCPU's own blocks, by table slot, at the same address in all vCPUs: an i32 each, first how often the region was entered,
- *  then the first record of each of its blocks. */
+/** What regions know of a vCPU's own blocks, by table slot, at the same address in all vCPUs: the first record of each block (i32), and which pages
+ *  have been found where they were when the region was made (bits of PAGES), at which RIP of the first page, by which tag of the jump cache and
+ *  after how many invalidations. */
 export const DESCRIPTORS = GOALS + GOALS_ENTRIES * 8;
 export const DESCRIPTOR_SIZE = 1024;
 /** Regions that a vCPU may have at a time. */
 export const REGIONS_MAX = 32768;
-export const DESCRIPTOR = { ENTERED: 0, BLOCKS: 4 } as const;
+export const DESCRIPTOR = { BLOCKS: 0, BASE: 1000, TAG: 1008, INVALIDATIONS: 1012, PAGES: 1016 } as const;
 /** A byte for each page of host memory: not 0 where a write table may have it. */
 export const WRITTEN_PAGES = DESCRIPTORS + REGIONS_MAX * DESCRIPTOR_SIZE;
-export const CPU_MEMORY_SIZE = WRITTEN_PAGES + 0x100000;
+/** How often each region was entered since it was last asked (i32), by table slot: close together, since all are looked at again and again. */
+export const ENTRY_COUNTS = WRITTEN_PAGES + 0x100000;
+export const CPU_MEMORY_SIZE = ENTRY_COUNTS + REGIONS_MAX * 4;
 
 /** What stores to guest RAM have overwritten, in engine modules that note it (src/cpu/translator/check.ts): address, bytes (i32 each), what was there,
  *  rounded up to 8 bytes. Such engines have larger memories. */

@@ -134,6 +134,8 @@ export function emitTlb(m: ModuleBuilder, env: (c: Code) => Env): TlbFuncs {
         for (let n = 0; n < SPACES; n++) c.st32(cpu, 0, n + 1, SPACE_BASE + n * SPACE.SIZE + SPACE.GENERATION);
         c.st32(cpu, 0, SPACES + 1, VAR.HIGH_GENERATION);
         c.st32(cpu, 0, SPACES + 1, VAR.GENERATION);
+        // What regions know of their pages is told from what they knew by this as well.
+        c.st32(cpu, 0, cpu.ld32(0, VAR.COUNT_INVALIDATED).add(1), VAR.COUNT_INVALIDATED);
       },
       undefined,
       "unlikely",

@@ -11,9 +11,12 @@ export interface Host {
   readonly engineModule: WebAssembly.Module;
 }
 
+/** Node makes the global anew each time it is asked for, which costs half as much as reading the time. */
+const clock = performance;
+
 /** What both platforms have; `performance.now` is finer than a microsecond in Node. */
 export const webHost: Omit<Host, "engineModule"> = {
-  now: () => performance.now() * 1e6,
+  now: () => clock.now() * 1e6,
   wallClock: () => Date.now(),
   randomFill: (bytes) => {
     // The specification allows 65,536 bytes a call.

@@ -5,7 +5,7 @@ import type { ModuleBuilder } from "../../wasm/module.ts";
 import type { Val } from "../../wasm/value.ts";
 import { PSEUDO } from "../decoder.ts";
 import type { HandlerSpec } from "../handlers.ts";
-import { DESCRIPTOR_SIZE, DESCRIPTORS, RECORD, VAR } from "../layout.ts";
+import { RECORD, VAR } from "../layout.ts";
 import { STATUS } from "../status.ts";
 import { Neighbourhoods } from "./access-scan.ts";
 import { ControlFlow, type Edge } from "./control-flow.ts";
@@ -307,7 +307,7 @@ export function emitRegion(
   const c = new Code(m, HANDLER_TYPE);
   const records = new DataView(region.records.buffer, region.records.byteOffset, region.records.byteLength);
   const lanes = vectorUse(region, handlers, records).lanes();
-  const code = new RegionCode(c, parts, region.pages, DESCRIPTORS + slot * DESCRIPTOR_SIZE, lanes);
+  const code = new RegionCode(c, parts, region.pages, slot, lanes);
   new RegionEmitter(code, region, handlers, missed, withNotes).write();
   return c;
 }

@@ -3,7 +3,7 @@
 
 import { PSEUDO } from "../decoder.ts";
 import { IMPORT } from "../engine-imports.ts";
-import { BLOCK, DESCRIPTOR, DESCRIPTOR_SIZE, DESCRIPTORS, RECORD, VAR } from "../layout.ts";
+import { BLOCK, DESCRIPTOR, DESCRIPTOR_SIZE, DESCRIPTORS, ENTRY_COUNTS, RECORD, VAR } from "../layout.ts";
 import { type CompileReply, MODULE_REGIONS, type RegionInfo } from "./compile-service.ts";
 import type { BlockReader } from "./region.ts";
 import { SUPPORT } from "./support.ts";
@@ -74,7 +74,8 @@ export class Installer {
     if (records === undefined) return "absent";
     const number = module * MODULE_REGIONS + index;
     const descriptor = DESCRIPTORS + number * DESCRIPTOR_SIZE;
-    view.setUint32(descriptor + DESCRIPTOR.ENTERED, 1, true);
+    view.setUint32(ENTRY_COUNTS + number * 4, 1, true);
+    view.setUint32(descriptor + DESCRIPTOR.PAGES, 0, true);
     records.forEach((record, block) => {
       view.setUint32(descriptor + DESCRIPTOR.BLOCKS + block * 4, record, true);
     });
@@ -161,26 +162,30 @@ export class Installer {
     for (const { live } of this.modules.values()) live.length = 0;
   }
 
-  /** Counts entries since this was last asked: tells of each module that was used, and of each region how often it was entered before and is now. */
+  /** Counts entries since this was last asked and gives their sum: tells of each module that was used, and of each region how often it was entered
+   *  before and is now. */
   countEntries(
     used: (module: number) => void,
     entered: (region: RegionInfo, before: number, now: number) => void,
-  ): void {
+  ): number {
     const { view } = this.reader;
+    let sum = 0;
     for (const [module, installed] of this.modules) {
       const { regions, live } = installed;
       let some = false;
       for (let index = 0; index < regions.length; index++) {
-        const at = DESCRIPTORS + (module * MODULE_REGIONS + index) * DESCRIPTOR_SIZE + DESCRIPTOR.ENTERED;
+        const at = ENTRY_COUNTS + (module * MODULE_REGIONS + index) * 4;
         const count = view.getUint32(at, true);
         if (count === 0) continue;
         view.setUint32(at, 0, true);
         some = true;
+        sum += count;
         const before = installed.entered[index] ?? 0;
         installed.entered[index] = before + count;
         if (live[index]) entered(regions[index], before, before + count);
       }
       if (some) used(module);
     }
+    return sum;
   }
 }

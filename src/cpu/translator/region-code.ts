@@ -19,8 +19,9 @@ import type { Memory } from "../../wasm/memory.ts";
 import type { FuncRef, FuncType, TableRef } from "../../wasm/module.ts";
 import { i32, type Operand, op, select, type Val } from "../../wasm/value.ts";
 import type { EngineParts } from "../env.ts";
-import { BLOCK, DESCRIPTOR, RECORD, VAR } from "../layout.ts";
+import { BLOCK, DESCRIPTOR, DESCRIPTOR_SIZE, DESCRIPTORS, ENTRY_COUNTS, RECORD, VAR } from "../layout.ts";
 import { STATUS } from "../status.ts";
+import { jumpTag } from "../tlb.ts";
 import type { Neighbourhoods } from "./access-scan.ts";
 import { FLAG_KIND, type FlagParts, type FlagSource, partsOf, sourceOfKind, widthIndex } from "./flags.ts";
 import { type FloatKnowledge, FloatRegisters } from "./float-stack.ts";
@@ -67,8 +68,7 @@ function wayOut(status: number, { block, distance }: RecordPlace, page: number):
 const MODE_64 = 2;
 
 const SPILL_TYPE: FuncType = { params: ["i32", "i64", "i64", "i32"], results: [] };
-/** (linear, record) -> whether it is. */
-const IS_BLOCK_TYPE: FuncType = { params: ["i64", "i32"], results: ["i32"] };
+const IS_BLOCK_TYPE: FuncType = { params: ["i64", "i32", "i32", "i64", "i32"], results: ["i32"] };
 const PARTS_TYPE: FuncType = { params: ["i32", "i64", "i64", "i32"], results: ["i64", "i64", "i32"] };
 
 /** What passes between locals and the vCPU's memory at a place. */
@@ -97,9 +97,10 @@ export class RegionCode {
   private readonly controls = new Map<string, { readonly local: Local; readonly compute: () => Val }>();
   private readonly pages: readonly bigint[];
   private readonly descriptor: number;
+  private readonly entered: number;
   /** RIP of the first page of the region; the others lie at known distances. */
   private readonly base: Local;
-  /** Pages whose mapping has been looked at since the region was entered. */
+  /** Pages that are known to be where they were when the region was made. */
   private readonly mapped: Local;
   /** Where an indirect jump or a return goes. */
   readonly goal: Local;
@@ -122,18 +123,19 @@ export class RegionCode {
   private chain: Label | undefined;
   private saved: Label | undefined;
 
-  /** `pages`: RIP of the region's pages where it was found. `descriptor`: where each vCPU has the addresses of the region's blocks. */
+  /** `pages`: RIP of the region's pages where it was found. `slot`: its number among all regions. */
   constructor(
     c: Code,
     parts: RegionParts,
     pages: readonly bigint[],
-    descriptor: number,
+    slot: number,
     lanes: ReadonlyMap<number, Lane | undefined>,
   ) {
     this.c = c;
     this.vectors = new VectorRegisters(c, parts.cpu, lanes);
     this.pages = pages;
-    this.descriptor = descriptor;
+    this.descriptor = DESCRIPTORS + slot * DESCRIPTOR_SIZE;
+    this.entered = ENTRY_COUNTS + slot * 4;
     this.parts = parts;
     this.cpu = parts.cpu;
     this.gprs = Array.from({ length: GPR_COUNT }, () => c.local("i64"));
@@ -170,8 +172,7 @@ export class RegionCode {
         this.chain = chain;
         c.block((saveAll) => {
           this.saveAll = saveAll;
-          const entered = this.descriptor + DESCRIPTOR.ENTERED;
-          c.st32(cpu, 0, cpu.ld32(0, entered).add(1), entered);
+          c.st32(cpu, 0, cpu.ld32(0, this.entered).add(1), this.entered);
           const entry = c.local("i32", cpu.ld16u(c.params[0].sub(BLOCK.SIZE - BLOCK.ENTRY)));
           this.loadRegisters(true);
           this.later("load floats", () =>
@@ -257,6 +258,7 @@ export class RegionCode {
     const { c, cpu } = this;
     c.set(this.base, cpu.ld64(0, RIP_BASE.offset));
     if (this.pages.length === 1) return;
+    c.set(this.mapped, 1);
     c.switch(
       entry,
       [...new Set(entryPages)]
@@ -268,8 +270,20 @@ export class RegionCode {
             c.set(this.mapped, 1 << page);
           },
         ]),
-      () => c.set(this.mapped, 1),
+      () => undefined,
     );
+    this.recallPages(this.mapped);
+  }
+
+  /** Takes up what was known of the region's pages before, where nothing has changed since; `page` (a bit) is known anew. */
+  private recallPages(page: Operand): void {
+    const { c, cpu, descriptor } = this;
+    const changed = cpu
+      .ld32(0, descriptor + DESCRIPTOR.TAG)
+      .xor(jumpTag(cpu, this.base))
+      .or(cpu.ld32(0, descriptor + DESCRIPTOR.INVALIDATIONS).xor(this.invalidations));
+    const same = changed.eqz().and(cpu.ld64(0, descriptor + DESCRIPTOR.BASE).eq(this.base));
+    c.set(this.mapped, select(same, cpu.ld32(0, descriptor + DESCRIPTOR.PAGES), i32(0)).or(page));
   }
 
   /** An instruction pointer by its offset from a page, that of the code being written unless told. */
@@ -291,9 +305,11 @@ export class RegionCode {
       () =>
         c.scope(() => {
           const known = this.parts.support(SUPPORT.IS_BLOCK, IS_BLOCK_TYPE);
-          const found = c.call(known, this.rip(offset, page), this.addressOf({ block, distance: 0 }));
+          const pages = this.mapped.or(1 << page);
+          const record = this.addressOf({ block, distance: 0 });
+          const found = c.call(known, this.rip(offset, page), record, this.descriptor, this.base, pages);
           c.if(found.eqz(), otherwise, undefined, "unlikely");
-          c.set(this.mapped, this.mapped.or(1 << page));
+          c.set(this.mapped, pages);
         }),
       undefined,
       "unlikely",
@@ -436,7 +452,7 @@ export class RegionCode {
       this.later("load floats", () => depth);
       this.floats.reloaded();
     }
-    c.set(this.mapped, 1 << this.page);
+    if (this.pages.length > 1) this.recallPages(1 << this.page);
     this.flags = DYNAMIC_FLAGS;
     this.vectors.known = NOTHING_KNOWN;
     this.groups.forget();

@@ -1,6 +1,6 @@
 // One line for each region that is handed over to a vCPU, that is entered for the first time, and that is dropped (`--trace regions`).
 
-import { DESCRIPTOR, DESCRIPTOR_SIZE, DESCRIPTORS } from "../layout.ts";
+import { ENTRY_COUNTS } from "../layout.ts";
 import { MODULE_REGIONS } from "./compile-service.ts";
 import type { Installer } from "./installer.ts";
 
@@ -20,7 +20,7 @@ export class RegionLog {
   }
 
   private used(number: number): number {
-    return DESCRIPTORS + number * DESCRIPTOR_SIZE + DESCRIPTOR.ENTERED;
+    return ENTRY_COUNTS + number * 4;
   }
 
   /** `rip`: where the block at a host address was hot. */

@@ -239,6 +239,8 @@ class Discovery {
     let page = this.pages.indexOf(linearPage);
     if (page < 0) {
       if (this.pages.length >= this.limits.pages) return -1;
+      // One generation of the jump cache is for all pages of a region.
+      if (this.pages.length > 0 && linearPage < 0n !== this.pages[0] < 0n) return -1;
       page = this.pages.length;
       this.pages.push(linearPage);
       this.hostPages.push(hostPage);

@@ -14,10 +14,10 @@ import { bothOpen, crossesPage, gather, scatter, secondPage } from "../crossing.
 import { parseRow, type Row } from "../decode-table.ts";
 import { valueType } from "../env.ts";
 import type { HandlerSpec } from "../handlers.ts";
-import { BLOCK, CROSSING, JUMP_CACHE, PAGE_WORDS, VAR } from "../layout.ts";
+import { BLOCK, CROSSING, DESCRIPTOR, JUMP_CACHE, PAGE_WORDS, VAR } from "../layout.ts";
 import { loadFrom, WIDTHS, type Width } from "../memory-access.ts";
 import { type PagingFuncs, WALK } from "../paging.ts";
-import { jumpCacheSlot } from "../tlb.ts";
+import { jumpCacheSlot, jumpTag } from "../tlb.ts";
 import { isCached } from "./region-jump.ts";
 
 /** Names of the engine module's exports that regions import. */
@@ -167,16 +167,21 @@ function emitModify(m: ModuleBuilder, env: (c: Code) => Env, place: FuncRef): Fu
 /** HOST of a dead block (src/cpu/blocks.ts). */
 const DEAD = -1;
 
-/** (linear, record) -> whether the block of a record is what lies at a linear address now, as far as the jump cache knows. */
+/** (linear, record, descriptor, RIP of the region's first page, pages with this one) -> whether the block of a record is what lies at a linear
+ *  address now, as far as the jump cache knows. Where it is, the descriptor remembers the pages. */
 export function emitIsBlock(m: ModuleBuilder, cpu: Memory): FuncRef {
-  return m.func("regionIsBlock", ["i64", "i32"], ["i32"], (c) => {
-    const [linear, record] = c.params;
+  return m.func("regionIsBlock", ["i64", "i32", "i32", "i64", "i32"], ["i32"], (c) => {
+    const [linear, record, descriptor, base, pages] = c.params;
     const slot = c.let(jumpCacheSlot(linear));
-    c.results([
-      isCached(cpu, slot, linear)
-        .and(cpu.ld32(slot, JUMP_CACHE + 8).eq(record))
-        .and(cpu.ld32(record.sub(BLOCK.SIZE - BLOCK.HOST)).ne(DEAD)),
-    ]);
+    const known = isCached(cpu, slot, linear)
+      .and(cpu.ld32(slot, JUMP_CACHE + 8).eq(record))
+      .and(cpu.ld32(record.sub(BLOCK.SIZE - BLOCK.HOST)).ne(DEAD));
+    c.if(known.eqz(), () => c.ret(0));
+    c.st64(cpu, descriptor, base, DESCRIPTOR.BASE);
+    c.st32(cpu, descriptor, jumpTag(cpu, base), DESCRIPTOR.TAG);
+    c.st32(cpu, descriptor, cpu.ld32(0, VAR.COUNT_INVALIDATED), DESCRIPTOR.INVALIDATIONS);
+    c.st32(cpu, descriptor, pages, DESCRIPTOR.PAGES);
+    c.results([1]);
   });
 }
 

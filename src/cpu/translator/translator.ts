@@ -46,6 +46,8 @@ export interface TranslatorStatistics {
   /** Regions that were handed over, and their instructions. */
   regions: number;
   regionInstructions: number;
+  /** How often regions were entered, as far as that has been counted (every 64 runs). */
+  regionEntries: number;
   /** Those whose code had changed before they came, and those that could not be made. */
   regionsStale: number;
   regionsRefused: number;
@@ -83,6 +85,7 @@ export class Translator {
   private readonly counts = {
     regions: 0,
     regionInstructions: 0,
+    regionEntries: 0,
     regionsStale: 0,
     regionsRefused: 0,
     regionModules: 0,
@@ -203,7 +206,7 @@ export class Translator {
   private count(): void {
     const { installer, reader } = this;
     const often: { readonly region: RegionInfo; readonly times: number }[] = [];
-    installer.countEntries(
+    this.counts.regionEntries += installer.countEntries(
       (module) => this.used.add(module),
       (region, before, times) => {
         if (before < this.largeAfter && times >= this.largeAfter) often.push({ region, times });
