@@ -68,6 +68,8 @@ export class Vm {
   private speed = INITIAL_SPEED;
   private measuredInstructions = 0;
   private measuredNs = 0;
+  /** The time as the run loop last read it. */
+  private now = 0;
   private idleSince = -1;
   private nextStateTrace = 0;
 
@@ -118,42 +120,48 @@ export class Vm {
   }
 
   private loop(poll: () => boolean): RunOutcome {
-    let now = this.clock.now();
+    this.now = this.clock.now();
     if (this.idleSince >= 0) {
-      this.statistics.nsIdle += now - this.idleSince;
+      this.statistics.nsIdle += this.now - this.idleSince;
       this.idleSince = -1;
     }
     for (;;) {
       if (this.exit !== undefined) return { kind: "exit", exit: this.exit };
-      this.fireTimers(now);
-      let ran = false;
-      for (const vcpu of this.vcpus) {
-        const runs = vcpu.prepare();
-        // Delivering an event may have been the third fault in a row.
-        if (vcpu.activity === ACTIVITY_STATE.SHUTDOWN) this.end({ reason: "triple-fault" });
-        if (!runs || this.exit !== undefined) continue;
-        ran = true;
-        now = this.slice(vcpu, now);
-        if (this.vcpus.length > 1) this.fireTimers(now);
-      }
-      if (this.exit !== undefined) continue;
-      if (!ran) {
-        // SDM Vol. 2A HLT: with interrupts off only NMI, INIT and RESET end it, and nobody is left who could send one.
-        if (!this.partial && this.vcpus.every((vcpu) => vcpu.deaf)) this.end({ reason: "halt" });
-        else {
-          this.statistics.idles++;
-          const wakeAt = this.timers.next();
-          if (this.instructions === undefined || wakeAt === Number.POSITIVE_INFINITY) {
-            this.idleSince = now;
-            return { kind: "idle", wakeAt };
-          }
-          this.instructions.skipTo(wakeAt);
-          this.statistics.nsIdle += this.instructions.now() - now;
-          now = this.instructions.now();
-          if (poll()) return { kind: "yield" };
-        }
-      } else if (poll()) return { kind: "yield" };
+      const outcome = this.turn(poll);
+      if (outcome !== undefined) return outcome;
     }
+  }
+
+  /** One slice of each vCPU. Not within the loop around it: what V8 optimizes while it runs is given up at the end of each inner loop. */
+  private turn(poll: () => boolean): RunOutcome | undefined {
+    this.fireTimers(this.now);
+    let ran = false;
+    for (const vcpu of this.vcpus) {
+      const runs = vcpu.prepare();
+      // Delivering an event may have been the third fault in a row.
+      if (vcpu.activity === ACTIVITY_STATE.SHUTDOWN) this.end({ reason: "triple-fault" });
+      if (!runs || this.exit !== undefined) continue;
+      ran = true;
+      this.now = this.slice(vcpu, this.now);
+      if (this.vcpus.length > 1) this.fireTimers(this.now);
+    }
+    if (this.exit !== undefined) return undefined;
+    if (ran) return poll() ? { kind: "yield" } : undefined;
+    // SDM Vol. 2A HLT: with interrupts off only NMI, INIT and RESET end it, and nobody is left who could send one.
+    if (!this.partial && this.vcpus.every((vcpu) => vcpu.deaf)) {
+      this.end({ reason: "halt" });
+      return undefined;
+    }
+    this.statistics.idles++;
+    const wakeAt = this.timers.next();
+    if (this.instructions === undefined || wakeAt === Number.POSITIVE_INFINITY) {
+      this.idleSince = this.now;
+      return { kind: "idle", wakeAt };
+    }
+    this.instructions.skipTo(wakeAt);
+    this.statistics.nsIdle += this.instructions.now() - this.now;
+    this.now = this.instructions.now();
+    return poll() ? { kind: "yield" } : undefined;
   }
 
   private fireTimers(now: number): void {
