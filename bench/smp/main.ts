@@ -15,7 +15,7 @@ const HELP = `Usage: npm run bench:smp -- [options]
 
   --only A,B         only these workloads (see --list)
   --rounds N         boots of each emulator, medians are shown (1)
-  --scale N          work per workload, times N (1)
+  --scale N          work per workload, times N (5: some seconds each, so that the second run is not about new code)
   --cpus N           virtual CPUs (2)
   --idle-cpus N      virtual CPUs of the machine that is watched while it idles (8); 0 leaves that out
   --qemu-only        leave skep out
@@ -91,7 +91,7 @@ async function main(): Promise<number> {
     options: {
       only: { type: "string" },
       rounds: { type: "string", default: "1" },
-      scale: { type: "string", default: "1" },
+      scale: { type: "string", default: "5" },
       cpus: { type: "string", default: "2" },
       "idle-cpus": { type: "string", default: "8" },
       "qemu-only": { type: "boolean", default: false },
@@ -180,13 +180,13 @@ function print(
   const text = (value: number | undefined, digits = 1): string => (value === undefined ? "-" : value.toFixed(digits));
   const short: string[] = [];
   console.log(`${new Date().toISOString().slice(0, 10)}, ${cpus()[0].model}, ${cpus().length} CPUs\n`);
-  console.log("                QEMU ms   skep ms   speed");
+  console.log("                QEMU ms   skep ms   speed   1st/2nd");
   for (const name of names) {
     const [theirs, ours] = [time("QEMU", name), time("skep", name)];
     const speed = theirs === undefined || ours === undefined ? undefined : theirs / ours;
-    console.log(
-      `${name.padEnd(13)} ${text(theirs).padStart(9)} ${text(ours).padStart(9)} ${text(speed, 2).padStart(7)}`,
-    );
+    const warmUp = results.get("skep")?.summary.workloads.get(name)?.warmUp;
+    const cells = [text(theirs).padStart(9), text(ours).padStart(9), text(speed, 2).padStart(7)];
+    console.log(`${name.padEnd(13)} ${cells.join(" ")} ${text(warmUp, 2).padStart(9)}`);
     if (speed !== undefined && speed < SPEED_BAR && SPEED_ROWS.includes(name))
       short.push(`${name} runs at ${speed.toFixed(2)} times QEMU's speed, ${SPEED_BAR} is the bar`);
   }
