@@ -26,10 +26,10 @@ function unavailable(): string | false {
 /** Why the kernels cannot be assembled here, or false where they can. */
 export const SKIP: string | false = unavailable();
 
-/** Path of the kernel as a Multiboot ELF file of 32 bits. */
-export function assemble(name: string): string {
+/** Path of the kernel as a Multiboot ELF file of 32 bits, from `name`.S in a folder. */
+export function assemble(name: string, from = GUESTS): string {
   const hash = createHash("sha256");
-  for (const file of [...readdirSync(LIB).map((entry) => join(LIB, entry)), join(GUESTS, `${name}.S`)]) {
+  for (const file of [...readdirSync(LIB).map((entry) => join(LIB, entry)), join(from, `${name}.S`)]) {
     hash.update(readFileSync(file));
   }
   const folder = join(tmpdir(), "skep-guests");
@@ -41,7 +41,7 @@ export function assemble(name: string): string {
     execFileSync("gcc", ["-c", "-x", "assembler-with-cpp", "-m64", `-I${LIB}`, source, "-o", object]);
   };
   compile(join(LIB, "start.S"), temporary("start.o"));
-  compile(join(GUESTS, `${name}.S`), temporary("o"));
+  compile(join(from, `${name}.S`), temporary("o"));
   const script = join(LIB, "link.ld");
   const options = ["-m", "elf_x86_64", "-n", "--no-warn-rwx-segments", "-T", script];
   execFileSync("ld", [...options, "-o", temporary("elf64"), temporary("start.o"), temporary("o")]);

@@ -3,7 +3,7 @@
 
 import { PSEUDO } from "../decoder.ts";
 import { IMPORT } from "../engine-imports.ts";
-import { BLOCK, DESCRIPTOR, DESCRIPTOR_SIZE, DESCRIPTORS, ENTRY_COUNTS, RECORD, VAR } from "../layout.ts";
+import { BLOCK, DESCRIPTOR, DESCRIPTOR_SIZE, DESCRIPTORS, ENTRY_COUNTS, RECORD, REGIONS_MAX, VAR } from "../layout.ts";
 import { type CompileReply, MODULE_REGIONS, type RegionInfo } from "./compile-service.ts";
 import type { BlockReader } from "./region.ts";
 import { SUPPORT } from "./support.ts";
@@ -27,6 +27,8 @@ export class Installer {
   private readonly table: WebAssembly.Table;
   private readonly imports: { [name: string]: WebAssembly.ImportValue };
   private readonly modules = new Map<number, Installed>();
+  /** By region's number: entries since they were last counted. */
+  private readonly entryCounts: Uint32Array;
   /** Table slot of the region with number 0. */
   readonly firstSlot: number;
 
@@ -35,6 +37,7 @@ export class Installer {
     this.reader = reader;
     this.table = host.exports[SUPPORT.TABLE] as WebAssembly.Table;
     this.firstSlot = this.table.length;
+    this.entryCounts = new Uint32Array(host.cpu.buffer, ENTRY_COUNTS, REGIONS_MAX);
     this.imports = { ...(host.exports as typeof this.imports), cpu: host.cpu, ram: host.ram };
   }
 
@@ -74,7 +77,7 @@ export class Installer {
     if (records === undefined) return "absent";
     const number = module * MODULE_REGIONS + index;
     const descriptor = DESCRIPTORS + number * DESCRIPTOR_SIZE;
-    view.setUint32(ENTRY_COUNTS + number * 4, 1, true);
+    this.entryCounts[number] = 1;
     view.setUint32(descriptor + DESCRIPTOR.PAGES, 0, true);
     records.forEach((record, block) => {
       view.setUint32(descriptor + DESCRIPTOR.BLOCKS + block * 4, record, true);
@@ -168,16 +171,15 @@ export class Installer {
     used: (module: number) => void,
     entered: (region: RegionInfo, before: number, now: number) => void,
   ): number {
-    const { view } = this.reader;
+    const { entryCounts } = this;
     let sum = 0;
     for (const [module, installed] of this.modules) {
       const { regions, live } = installed;
       let some = false;
       for (let index = 0; index < regions.length; index++) {
-        const at = ENTRY_COUNTS + (module * MODULE_REGIONS + index) * 4;
-        const count = view.getUint32(at, true);
+        const count = entryCounts[module * MODULE_REGIONS + index];
         if (count === 0) continue;
-        view.setUint32(at, 0, true);
+        entryCounts[module * MODULE_REGIONS + index] = 0;
         some = true;
         sum += count;
         const before = installed.entered[index] ?? 0;

@@ -1,0 +1,177 @@
+# Two processors and nothing else: how long an interrupt takes to the other one and back. Prints lines as bench/guest-run.ts reads them.
+# Processor 0 sends a fixed interrupt by the xAPIC's ICR (SDM Vol. 3A 11.6.1), the other's handler sends one back. Times by the HPET
+# (IA-PC HPET specification 1.0a, 2.3).
+
+#include "kernel.inc"
+
+#define ROUNDS 100000
+#define APIC PAGE(0)
+#define HPET PAGE(1)
+#define PAGE(n) (TEST + (n) * 4096)
+#define EOI 0xb0
+#define SVR 0xf0
+#define ICR_LOW 0x300
+#define ICR_HIGH 0x310
+#define ASK 0x40
+#define ANSWER 0x41
+#define NUMBER_DIGITS 20
+
+.macro GATE vector:req, handler:req
+	mov $\handler, %eax
+	mov %ax, idt64 + \vector * 16
+	shr $16, %eax
+	mov %ax, idt64 + \vector * 16 + 6
+.endm
+# Sends to processor \to what \message says.
+.macro SEND to:req, message:req
+	movl $(\to << 24), APIC + ICR_HIGH
+	movl $\message, APIC + ICR_LOW
+.endm
+
+	.code64
+	.globl main
+main:
+	MAP 0, 0xfee00000, (P | W | 0x10)
+	MAP 1, 0xfed00000, (P | W | 0x10)
+	orl $1, HPET + 0x10
+	GATE ASK, asked
+	GATE ANSWER, answered
+	movl $0x1ff, APIC + SVR
+	SEND 1, 0x4500
+	mov $10000000, %ecx
+1:	dec %ecx
+	jnz 1b
+	mov $trampoline, %eax
+	shr $12, %eax
+	or $0x4600, %eax
+	movl $(1 << 24), APIC + ICR_HIGH
+	movl %eax, APIC + ICR_LOW
+1:	pause
+	cmpl $0, ready
+	je 1b
+	mov $text_userspace, %esi
+	call puts64
+	sti
+	mov $1, %r13d
+2:	mov HPET + 0xf0, %r12
+	mov $ROUNDS, %ebx
+3:	movl $0, flag
+	SEND 1, ASK
+4:	pause
+	cmpl $0, flag
+	je 4b
+	dec %ebx
+	jnz 3b
+	mov HPET + 0xf0, %rax
+	sub %r12, %rax
+	# Femtoseconds a tick
+	mov HPET + 4, %ecx
+	mul %rcx
+	mov $1000000, %ecx
+	div %rcx
+	mov $text_name, %esi
+	call puts64
+	push %rax
+	mov %r13, %rax
+	call put_number
+	mov $text_space, %esi
+	call puts64
+	pop %rax
+	call put_number
+	mov $text_checksum, %esi
+	call puts64
+	inc %r13d
+	cmp $2, %r13d
+	jbe 2b
+	cli
+	mov $text_done, %esi
+	call puts64
+	ret
+
+# Prints RAX.
+put_number:
+	mov $number_end, %esi
+	mov $10, %ecx
+1:	xor %edx, %edx
+	div %rcx
+	add $'0', %dl
+	dec %esi
+	mov %dl, (%rsi)
+	test %rax, %rax
+	jnz 1b
+	jmp puts64
+
+# On processor 0
+answered:
+	movl $1, flag
+	movl $0, APIC + EOI
+	iretq
+
+# On processor 1
+asked:
+	movl $0, APIC + EOI
+	SEND 0, ANSWER
+	iretq
+
+	.code32
+other32:
+	mov $DATA, %eax
+	mov %eax, %ds
+	mov %eax, %es
+	mov %eax, %ss
+	mov %cr4, %eax
+	or $CR4_PAE, %eax
+	mov %eax, %cr4
+	mov $pml4, %eax
+	mov %eax, %cr3
+	mov $MSR_EFER, %ecx
+	rdmsr
+	or $(EFER_LME | EFER_NXE), %eax
+	wrmsr
+	mov %cr0, %eax
+	and $~(CR0_CD | CR0_NW), %eax
+	or $(CR0_PG | CR0_PE), %eax
+	mov %eax, %cr0
+	ljmp $CODE64, $other64
+	.code64
+other64:
+	mov $other_stack_top, %esp
+	lidt idt64_pointer
+	movl $0x1ff, APIC + SVR
+	movl $1, ready
+	sti
+1:	incl busy
+	jmp 1b
+
+	.section .low.text, "ax"
+	.balign 4096
+	.code16
+trampoline:
+	cli
+	xor %ax, %ax
+	mov %ax, %ds
+	lgdtl gdt_pointer
+	mov %cr0, %eax
+	or $CR0_PE, %eax
+	mov %eax, %cr0
+	ljmpl $CODE32, $other32
+
+	.section .rodata
+text_userspace:	.asciz "BENCH-USERSPACE\n"
+text_name:	.asciz "BENCH ipi-alone "
+text_space:	.asciz " "
+text_checksum:	.asciz " 0\n"
+text_done:	.asciz "BENCH-DONE\n"
+	.data
+	.balign 64
+flag:	.long 0
+	.balign 64
+ready:	.long 0
+busy:	.long 0
+	.skip NUMBER_DIGITS
+number_end:
+	.byte 0
+	.bss
+	.balign 16
+	.skip 4096
+other_stack_top:
