@@ -37,6 +37,18 @@ export function emitInterpreter(options: InterpreterOptions): FuncRef {
     const link = c.local("i32");
     const lowBits = (): Val => cpu.ld16u(record, RECORD.PLACE).and(0xfff).zx();
     const setRip = (): void => x.put(RIP, x.get(RIP_BASE).add(lowBits()).and(cpu.ld64(0, VAR.RIP_MASK)));
+    // Where a block was looked up that has been done, and not after what the lookup takes back: the interrupt shadow, RF, a step's beginning
+    // belong to an instruction that is going to run now (SDM Vol. 2B STI, Vol. 3A 6.8.3).
+    const poll = (): void =>
+      c.if(
+        cpu.ld32(0, VAR.BUDGET).leS(cpu.ld32(0, VAR.LIMIT)),
+        () => {
+          setRip();
+          c.ret(EXIT.BUDGET);
+        },
+        undefined,
+        "unlikely",
+      );
 
     c.set(record, c.call(blocks.lookup));
     c.loop((enter) => {
@@ -54,17 +66,7 @@ export function emitInterpreter(options: InterpreterOptions): FuncRef {
         undefined,
         "unlikely",
       );
-      const budget = c.let(cpu.ld32(0, VAR.BUDGET));
-      c.if(
-        budget.leS(cpu.ld32(0, VAR.LIMIT)),
-        () => {
-          setRip();
-          c.ret(EXIT.BUDGET);
-        },
-        undefined,
-        "unlikely",
-      );
-      c.st32(cpu, 0, budget.sub(cpu.ld32(record.sub(BLOCK.SIZE - BLOCK.COUNT))), VAR.BUDGET);
+      c.st32(cpu, 0, cpu.ld32(0, VAR.BUDGET).sub(cpu.ld32(record.sub(BLOCK.SIZE - BLOCK.COUNT))), VAR.BUDGET);
       const heat = c.let(cpu.ld32(record.sub(BLOCK.SIZE - BLOCK.HEAT)).add(1));
       c.st32(cpu, record.sub(BLOCK.SIZE - BLOCK.HEAT), heat);
       c.if(heat.eq(cpu.ld32(0, VAR.HOT_THRESHOLD)), () => c.invoke(blocks.noteHot, record), undefined, "unlikely");
@@ -209,7 +211,13 @@ export function emitInterpreter(options: InterpreterOptions): FuncRef {
               },
             ],
             [[STATUS.EXIT], () => c.ret(cpu.ld32(0, VAR.EXIT_REASON))],
-            [[STATUS.ENTER], () => c.br(enter)],
+            [
+              [STATUS.ENTER],
+              () => {
+                poll();
+                c.br(enter);
+              },
+            ],
           ],
           () => undefined,
         );
@@ -220,6 +228,7 @@ export function emitInterpreter(options: InterpreterOptions): FuncRef {
         next,
         () => {
           c.set(record, next);
+          poll();
           c.br(enter);
         },
         undefined,

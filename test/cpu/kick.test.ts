@@ -5,9 +5,12 @@ import { test } from "node:test";
 import { Worker } from "node:worker_threads";
 import { kick, limitWord } from "../../src/cpu/kick.ts";
 import { EXIT } from "../../src/isa/exit.ts";
+import { FLAG, RFLAGS, RIP, SHADOW } from "../../src/isa/state.ts";
 import { AT, everything, Rig } from "./rig.ts";
 
 const SPIN = [0xeb, 0xfe];
+const STI = 0xfb;
+const NOP = 0x90;
 
 test("a kick between runs is forgotten, one that was posted before is asked for", () => {
   let posted = false;
@@ -18,6 +21,27 @@ test("a kick between runs is forgotten, one that was posted before is asked for"
   posted = true;
   assert.equal(rig.run(SPIN, AT.CODE, 1000), EXIT.BUDGET);
   assert.equal(rig.engine.retired(), 1000);
+});
+
+// What is posted while an instruction is looked up finds the vCPU before the lookup or behind the instruction, never between.
+test("a kick during the lookup behind STI leaves its shadow", () => {
+  let pages = 0;
+  const rig: Rig = new Rig(everything(), {
+    // The page of the instruction behind has no code yet, so that others are told of it.
+    protectPage: () => {
+      if (++pages === 2) kick(limitWord(rig.engine.memory));
+    },
+  }).longMode();
+  const last = AT.CODE + 0xfff;
+  rig.write(last, [STI, NOP, NOP, ...SPIN]);
+  rig.engine.set(RFLAGS, Number(rig.engine.get(RFLAGS)) & ~FLAG.IF);
+  rig.engine.set(RIP, last);
+  assert.equal(rig.engine.run(1000), EXIT.BUDGET);
+  assert.equal(pages, 2);
+  assert.ok(
+    rig.engine.get(SHADOW) !== 0 || Number(rig.engine.get(RIP)) > last + 1,
+    "the shadow is gone, and nothing ran",
+  );
 });
 
 for (const threshold of [undefined, 1]) {
