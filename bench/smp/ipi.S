@@ -140,7 +140,7 @@ other64:
 	movl $0x1ff, APIC + SVR
 	movl $1, ready
 	sti
-1:	incl busy
+1:	inc %rax
 	jmp 1b
 
 	.section .low.text, "ax"
@@ -162,16 +162,17 @@ text_name:	.asciz "BENCH ipi-alone "
 text_space:	.asciz " "
 text_checksum:	.asciz " 0\n"
 text_done:	.asciz "BENCH-DONE\n"
-	.data
-	.balign 64
-flag:	.long 0
-	.balign 64
-ready:	.long 0
-busy:	.long 0
-	.skip NUMBER_DIGITS
-number_end:
-	.byte 0
 	.bss
 	.balign 16
 	.skip 4096
 other_stack_top:
+	# Away from code, whose pages are slow to write to
+	.balign 4096
+flag:	.long 0
+	.balign 64
+ready:	.long 0
+	.balign 64
+	.skip NUMBER_DIGITS
+number_end:
+	.byte 0
+	.balign 4096
