@@ -1,7 +1,7 @@
 // What the threads of a machine do to each other, with real threads: no request is lost, no answer goes to another question, order is kept.
 
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { type TestContext, test } from "node:test";
 import { Worker } from "node:worker_threads";
 import { MAILBOX_BYTES, MailboxBell, MailboxReceiver } from "../../src/host/mailbox.ts";
 import { ManualClock, TimerQueue } from "../../src/vmm/clock.ts";
@@ -245,6 +245,10 @@ class PostedMachine {
     this.posted.publishIdentity();
   }
 
+  postLevel(): void {
+    this.remote.deliver(DeliveryMode.FIXED, 0x41, true);
+  }
+
   restored(): void {
     this.posted.restored();
   }
@@ -267,6 +271,54 @@ test("posted vectors reach the IRR, level-triggered ones the TMR", () => {
   assert.equal(apic.readMmio(0x270, 4) >>> 0, 0x80000000);
   assert.equal(apic.readMmio(0x1a0, 4), 1 << 1);
   assert.equal(apic.pendingVector(), 0xff);
+});
+
+/** Does `between` before the `at`-th atomic access of `work`; false if it has fewer. */
+function interleave(t: TestContext, at: number, work: () => void, between: () => void): boolean {
+  let count = 0;
+  for (const name of ["load", "store", "or", "and", "exchange", "compareExchange", "add"] as const) {
+    const original = Atomics[name] as (...parameters: unknown[]) => number;
+    t.mock.method(Atomics, name, (...parameters: unknown[]) => {
+      if (count++ === at) between();
+      return original(...parameters);
+    });
+  }
+  work();
+  t.mock.restoreAll();
+  return count > at;
+}
+
+test("a level that is posted while an edge of its vector is taken stays one, wherever the one comes between the other", (t) => {
+  const cases: readonly ((machine: PostedMachine, at: number) => boolean)[] = [
+    (machine, at) =>
+      interleave(
+        t,
+        at,
+        () => machine.take(),
+        () => machine.postLevel(),
+      ),
+    (machine, at) =>
+      interleave(
+        t,
+        at,
+        () => machine.postLevel(),
+        () => machine.take(),
+      ),
+  ];
+  for (const between of cases) {
+    let at = 0;
+    for (let more = true; more; at++) {
+      const machine = new PostedMachine();
+      machine.enable();
+      machine.remote.deliver(DeliveryMode.FIXED, 0x41, false);
+      more = between(machine, at);
+      if (!more) machine.postLevel();
+      machine.take();
+      assert.equal(machine.apic.readMmio(0x220, 4), 1 << 1, `IRR, ${at}`);
+      assert.equal(machine.apic.readMmio(0x1a0, 4), 1 << 1, `TMR, ${at}`);
+    }
+    assert.ok(at > 3);
+  }
 });
 
 test("a local APIC that is disabled by software takes no vector, and a level that it lost is told", () => {

@@ -40,8 +40,8 @@ export const VCPU = {
   LINT0: 2 * LINE + 2,
   LINT1: 2 * LINE + 3,
   IPIS_RECEIVED: 2 * LINE + 4,
-  /** Posted interrupts: a bit a vector, and whether it is level triggered (8 words each). */
-  POSTED: 3 * LINE,
+  /** Posted interrupts, a bit a vector: those that are edge triggered, and those that are level triggered (8 words each). */
+  POSTED_EDGE: 3 * LINE,
   POSTED_LEVEL: 3 * LINE + 8,
   /** What others have to know of the local APIC (`ApicIdentity`, and what arbitration compares). */
   APIC_MODE: 4 * LINE,
@@ -100,7 +100,7 @@ export const ENDED = { NO: 0, TRIPLE_FAULT: 1 } as const;
 export const RUN_STATE = { ABSENT: 0, PARKED: 1, LOOKING: 2, RUNNING: 3, ASLEEP: 4, DEAF: 5, GONE: 6 } as const;
 
 export const REQUEST = {
-  /** POSTED holds vectors. */
+  /** POSTED_EDGE or POSTED_LEVEL holds vectors. */
   INTERRUPTS: 1 << 0,
   NMI: 1 << 1,
   INIT: 1 << 2,

@@ -45,10 +45,9 @@ export class RemoteApic implements ApicPort {
       case DeliveryMode.FIXED:
       case DeliveryMode.LOWEST_PRIORITY: {
         if (!this.softwareEnabled) return false;
-        const word = link.at + (vector >>> 5);
-        const bit = 1 << (vector & 31);
-        if (level) Atomics.or(link.words, word + VCPU.POSTED_LEVEL, bit);
-        Atomics.or(link.words, word + VCPU.POSTED, bit);
+        // One store that says both, so that nobody takes the vector without its trigger mode.
+        const posted = level ? VCPU.POSTED_LEVEL : VCPU.POSTED_EDGE;
+        Atomics.or(link.words, link.at + posted + (vector >>> 5), 1 << (vector & 31));
         link.post(REQUEST.INTERRUPTS);
         return vector >= FIRST_LEGAL_VECTOR;
       }
@@ -161,16 +160,21 @@ export class PostedInterrupts {
     words[at + VCPU.APIC_ENABLED] = Number(apic.softwareEnabled);
   }
 
+  /** A vector that was posted with both trigger modes counts as level triggered: without its bit in the TMR no EOI would reach the source that
+   *  waits for one (SDM Vol. 3A 11.8.4, 11.8.5). */
   private takeVectors(apic: LocalApic): void {
+    this.takePosted(apic, VCPU.POSTED_EDGE, false);
+    this.takePosted(apic, VCPU.POSTED_LEVEL, true);
+  }
+
+  private takePosted(apic: LocalApic, first: number, level: boolean): void {
     const { words, at } = this.link;
     for (let word = 0; word < 8; word++) {
-      if (Atomics.load(words, at + VCPU.POSTED + word) === 0) continue;
-      let vectors = Atomics.exchange(words, at + VCPU.POSTED + word, 0);
-      const levels = Atomics.and(words, at + VCPU.POSTED_LEVEL + word, ~vectors);
+      if (Atomics.load(words, at + first + word) === 0) continue;
+      let vectors = Atomics.exchange(words, at + first + word, 0);
       while (vectors !== 0) {
         const bit = 31 - Math.clz32(vectors);
         vectors &= ~(1 << bit);
-        const level = ((levels >>> bit) & 1) !== 0;
         const vector = word * 32 + bit;
         if (!apic.deliver(DeliveryMode.FIXED, vector, level) && level) this.refused(vector);
       }
