@@ -164,6 +164,8 @@ export class Vcpu implements Stateful {
         nmi: () => this.requestNmi(),
         init: () => {
           this.initPending = true;
+          // An INIT clears pending events (SDM Vol. 3C 26.2, INIT signals), not those that come after it.
+          this.nmiPending = false;
           this.notice();
         },
         startup: (vector) => this.startup(vector),
@@ -266,6 +268,8 @@ export class Vcpu implements Stateful {
     this.attention = false;
     if (this.initPending) this.takeInit();
     const { activity } = this;
+    // SDM Vol. 3C, Activity State (special features of VM entry): waiting for a SIPI blocks NMIs, it does not discard them as other states do SIPIs.
+    // One that comes meanwhile is taken after the SIPI.
     if (activity === ACTIVITY_STATE.SHUTDOWN || activity === ACTIVITY_STATE.WAIT_FOR_SIPI) return;
     let waiting = 0;
     let free = this.engine.get(PENDING_VECTOR) === NO_EXCEPTION;
@@ -311,7 +315,6 @@ export class Vcpu implements Stateful {
   /** SDM Vol. 3A 9.4.1: the bootstrap processor starts at the reset vector (src/firmware/reset-code.ts), the others wait for a SIPI. */
   private takeInit(): void {
     this.initPending = false;
-    this.nmiPending = false;
     this.statistics.inits++;
     this.apic.init();
     this.engine.reset("init");

@@ -8,6 +8,7 @@ import { ManualClock, TimerQueue } from "../../src/vmm/clock.ts";
 import { DeliveryMode } from "../../src/vmm/io/interrupt-message.ts";
 import { InterruptRouter } from "../../src/vmm/io/interrupt-router.ts";
 import { LocalApic } from "../../src/vmm/io/lapic.ts";
+import { Lvt } from "../../src/vmm/io/lapic-registers.ts";
 import { ControlArea, REQUEST, RUN_STATE, VCPU } from "../../src/vmm/parallel/control-area.ts";
 import { ExitReceiver, setUsual } from "../../src/vmm/parallel/exit-channel.ts";
 import { RangeQueue } from "../../src/vmm/parallel/range-queue.ts";
@@ -258,21 +259,6 @@ class PostedMachine {
   }
 }
 
-test("posted vectors reach the IRR, level-triggered ones the TMR", () => {
-  const machine = new PostedMachine();
-  machine.enable();
-  const { remote, apic } = machine;
-  for (const vector of [0x30, 0x7f, 0xff]) assert.ok(remote.deliver(DeliveryMode.FIXED, vector, false));
-  assert.ok(remote.deliver(DeliveryMode.FIXED, 0x41, true));
-  machine.take();
-  assert.equal(apic.readMmio(0x210, 4), 1 << 16);
-  assert.equal(apic.readMmio(0x220, 4), 1 << 1);
-  assert.equal(apic.readMmio(0x230, 4) >>> 0, 0x80000000);
-  assert.equal(apic.readMmio(0x270, 4) >>> 0, 0x80000000);
-  assert.equal(apic.readMmio(0x1a0, 4), 1 << 1);
-  assert.equal(apic.pendingVector(), 0xff);
-});
-
 /** Does `between` before the `at`-th atomic access of `work`; false if it has fewer. */
 function interleave(t: TestContext, at: number, work: () => void, between: () => void): boolean {
   let count = 0;
@@ -287,6 +273,21 @@ function interleave(t: TestContext, at: number, work: () => void, between: () =>
   t.mock.restoreAll();
   return count > at;
 }
+
+test("posted vectors reach the IRR, level-triggered ones the TMR", () => {
+  const machine = new PostedMachine();
+  machine.enable();
+  const { remote, apic } = machine;
+  for (const vector of [0x30, 0x7f, 0xff]) assert.ok(remote.deliver(DeliveryMode.FIXED, vector, false));
+  assert.ok(remote.deliver(DeliveryMode.FIXED, 0x41, true));
+  machine.take();
+  assert.equal(apic.readMmio(0x210, 4), 1 << 16);
+  assert.equal(apic.readMmio(0x220, 4), 1 << 1);
+  assert.equal(apic.readMmio(0x230, 4) >>> 0, 0x80000000);
+  assert.equal(apic.readMmio(0x270, 4) >>> 0, 0x80000000);
+  assert.equal(apic.readMmio(0x1a0, 4), 1 << 1);
+  assert.equal(apic.pendingVector(), 0xff);
+});
 
 test("a level that is posted while an edge of its vector is taken stays one, wherever the one comes between the other", (t) => {
   const cases: readonly ((machine: PostedMachine, at: number) => boolean)[] = [
@@ -343,6 +344,75 @@ test("INIT and start-up in order; a start-up that an INIT overtook has no effect
   remote.deliver(DeliveryMode.INIT, 0, false);
   machine.take();
   assert.deepEqual(machine.events, ["init"]);
+});
+
+test("of start-ups that were not taken the first counts, after an INIT the first that follows it", () => {
+  const machine = new PostedMachine();
+  const { remote } = machine;
+  for (const vector of [0xff, 0x12]) remote.deliver(DeliveryMode.STARTUP, vector, false);
+  machine.take();
+  assert.deepEqual(machine.events.splice(0), ["startup 255"]);
+  remote.deliver(DeliveryMode.STARTUP, 0x21, false);
+  remote.deliver(DeliveryMode.INIT, 0, false);
+  for (const vector of [0x9a, 0x12]) remote.deliver(DeliveryMode.STARTUP, vector, false);
+  machine.take();
+  assert.deepEqual(machine.events, ["init", "startup 154"]);
+});
+
+test("an INIT drops the NMI and the interrupts that were posted before it, an NMI that was posted after it comes after it", () => {
+  const machine = new PostedMachine();
+  machine.enable();
+  const { remote } = machine;
+  // LINT1: NMI.
+  machine.apic.writeMmio(0x360, 4, 0x400);
+  remote.deliver(DeliveryMode.NMI, 0, false);
+  remote.deliver(DeliveryMode.INIT, 0, false);
+  machine.take();
+  assert.deepEqual(machine.events.splice(0), ["init"]);
+  remote.deliver(DeliveryMode.FIXED, 0x41, false);
+  remote.triggerLocal(Lvt.LINT1);
+  remote.deliver(DeliveryMode.INIT, 0, false);
+  remote.deliver(DeliveryMode.STARTUP, 0x9a, false);
+  remote.deliver(DeliveryMode.NMI, 0, false);
+  machine.take();
+  assert.equal(machine.events[0], "nmi", "the pin's, which the INIT makes forget");
+  assert.deepEqual(machine.events.slice(1), ["init", "nmi", "startup 154"]);
+});
+
+test("what comes after an INIT is not lost wherever it is taken meanwhile, and start-ups of two threads do not mix", (t) => {
+  let at = 0;
+  for (let more = true; more; at++) {
+    const machine = new PostedMachine();
+    const { remote } = machine;
+    remote.deliver(DeliveryMode.NMI, 0, false);
+    more = interleave(
+      t,
+      at,
+      () => {
+        remote.deliver(DeliveryMode.INIT, 0, false);
+        remote.deliver(DeliveryMode.STARTUP, 0x9a, false);
+      },
+      () => machine.take(),
+    );
+    machine.take();
+    const events = machine.events.join(", ");
+    assert.match(events, /^(nmi, )?init, startup 154$/);
+  }
+  assert.ok(at > 4);
+  for (at = 0; ; at++) {
+    const machine = new PostedMachine();
+    const { remote } = machine;
+    const more = interleave(
+      t,
+      at,
+      () => remote.deliver(DeliveryMode.STARTUP, 0x55, false),
+      () => remote.deliver(DeliveryMode.STARTUP, 0xaa, false),
+    );
+    machine.take();
+    assert.equal(machine.events.length, 1);
+    assert.match(machine.events[0], /^startup (85|170)$/);
+    if (!more) break;
+  }
 });
 
 test("a pulse of a pin is not missed", () => {

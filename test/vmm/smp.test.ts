@@ -116,6 +116,28 @@ test("INIT of a running processor: it waits for a SIPI; id, base and mode stay, 
   assert.deepEqual(other.injected, [], "the NMI from before INIT does not come");
 });
 
+test("an NMI that comes while a processor waits for a SIPI is taken after it", () => {
+  const sequences: readonly (readonly number[])[] = [
+    [COMMAND.INIT, COMMAND.STARTUP | 0x20, COMMAND.NMI],
+    [COMMAND.INIT, COMMAND.NMI, COMMAND.STARTUP | 0x20],
+  ];
+  for (const sequence of sequences) {
+    const { m, boot, other } = started();
+    boot.steps.push(send(...sequence.map((command) => [1, command] as const)), run);
+    other.steps.push(run, run);
+    m.run(2);
+    assert.deepEqual(other.resets, ["init"]);
+    assert.deepEqual(other.injected, ["nmi 2"]);
+  }
+  const { m, boot, other } = started();
+  boot.steps.push(send([1, COMMAND.INIT]), send([1, COMMAND.NMI]), send([1, COMMAND.STARTUP | 0x20]));
+  m.run(2);
+  assert.deepEqual(other.injected, []);
+  other.steps.push(run);
+  m.run(1);
+  assert.deepEqual(other.injected, ["nmi 2"]);
+});
+
 test("INIT is seen before the next instruction of a processor that executes", () => {
   const m = new CoreMachine(2).virtualWire();
   m.engine.steps.push((engine, host) => {

@@ -29,17 +29,17 @@ export const GLOBAL = {
 
 /** Words of a vCPU's block. */
 export const VCPU = {
-  /** What the vCPU is to look at before it executes more: `REQUEST` bits. It takes them all at once; asleep, it waits on this word. */
+  /** What the vCPU is to look at before it executes more: `REQUEST` bits, and the vector that goes with STARTUP (`STARTUP_VECTOR_SHIFT`). It takes
+   *  them all at once; asleep, it waits on this word. */
   REQUESTS: 0,
   /** Where it is: a `RUN_STATE`. Its own thread writes it. */
   RUN_STATE: LINE,
   /** Counts orders of the machine's thread: changes of phase, and calls. Parked, the vCPU waits on this word. */
   ORDERS: 2 * LINE,
-  STARTUP_VECTOR: 2 * LINE + 1,
   /** The pins LINT0 and LINT1: count of their changes, so that the lowest bit is the level. */
-  LINT0: 2 * LINE + 2,
-  LINT1: 2 * LINE + 3,
-  IPIS_RECEIVED: 2 * LINE + 4,
+  LINT0: 2 * LINE + 1,
+  LINT1: 2 * LINE + 2,
+  IPIS_RECEIVED: 2 * LINE + 3,
   /** Posted interrupts, a bit a vector: those that are edge triggered, and those that are level triggered (8 words each). */
   POSTED_EDGE: 3 * LINE,
   POSTED_LEVEL: 3 * LINE + 8,
@@ -117,6 +117,9 @@ export const REQUEST = {
   /** ORDERS changed. */
   ORDER: 1 << 9,
 } as const;
+
+/** The vector of a start-up IPI is in the request word's highest byte: it comes, goes, and is taken with its request. */
+export const STARTUP_VECTOR_SHIFT = 24;
 
 export const TURN = { NOBODY: 0, DEVICES: 1, VCPU: 2 } as const;
 export const ACCESS = { PORT_READ: 0, PORT_WRITE: 1, MMIO_READ: 2, MMIO_WRITE: 3, ACKNOWLEDGE: 4 } as const;

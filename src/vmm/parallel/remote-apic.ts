@@ -5,7 +5,7 @@ import type { ApicPort } from "../io/apic-bus.ts";
 import { DeliveryMode, FIRST_LEGAL_VECTOR } from "../io/interrupt-message.ts";
 import type { LocalApic } from "../io/lapic.ts";
 import { Lvt } from "../io/lapic-registers.ts";
-import { GLOBAL, REQUEST, VCPU } from "./control-area.ts";
+import { GLOBAL, REQUEST, STARTUP_VECTOR_SHIFT, VCPU } from "./control-area.ts";
 import type { VcpuLink } from "./vcpu-link.ts";
 
 export class RemoteApic implements ApicPort {
@@ -58,8 +58,7 @@ export class RemoteApic implements ApicPort {
         this.assertInit();
         return true;
       case DeliveryMode.STARTUP:
-        link.store(VCPU.STARTUP_VECTOR, vector);
-        link.post(REQUEST.STARTUP);
+        link.postStartup(vector);
         return true;
       case DeliveryMode.EXTINT:
         link.post(REQUEST.EXTINT);
@@ -84,10 +83,7 @@ export class RemoteApic implements ApicPort {
   }
 
   assertInit(): void {
-    const { link } = this;
-    // A start-up IPI that came before it and was not taken has no effect any more.
-    Atomics.and(link.words, link.at + VCPU.REQUESTS, ~REQUEST.STARTUP);
-    link.post(REQUEST.INIT);
+    this.link.postInit();
   }
 
   /** Of the local sources only LINT1 is fired from outside: the system's NMI. */
@@ -111,9 +107,11 @@ export class PostedInterrupts {
     this.refused = refused;
   }
 
-  /** An INIT comes after the interrupts, which it makes forget, and before a start-up. */
+  /**
+   * An INIT comes after what it drops: an interrupt that was posted after it would find the local APIC disabled by software and its local vector
+   * table masked (SDM Vol. 3A 11.4.7.3). An NMI or a start-up that is there with an INIT was posted after it.
+   */
   take(requests: number): void {
-    const { link } = this;
     const apic = this.apic();
     if (requests & REQUEST.INTERRUPTS) this.takeVectors(apic);
     if (requests & REQUEST.PINS) {
@@ -123,9 +121,9 @@ export class PostedInterrupts {
     if (requests & REQUEST.EXTINT) apic.deliver(DeliveryMode.EXTINT, 0, false);
     if (requests & REQUEST.SMI) apic.deliver(DeliveryMode.SMI, 0, false);
     if (requests & REQUEST.LOCAL_LINT1) apic.triggerLocal(Lvt.LINT1);
-    if (requests & REQUEST.NMI) apic.deliver(DeliveryMode.NMI, 0, false);
     if (requests & REQUEST.INIT) apic.assertInit();
-    if (requests & REQUEST.STARTUP) apic.deliver(DeliveryMode.STARTUP, link.load(VCPU.STARTUP_VECTOR), false);
+    if (requests & REQUEST.NMI) apic.deliver(DeliveryMode.NMI, 0, false);
+    if (requests & REQUEST.STARTUP) apic.deliver(DeliveryMode.STARTUP, requests >>> STARTUP_VECTOR_SHIFT, false);
   }
 
   /** Id, mode, LDR or DFR changed, or whether it accepts interrupts. */

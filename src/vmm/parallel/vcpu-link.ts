@@ -2,10 +2,21 @@
 // request word first and looks where the vCPU is then; the vCPU says where it goes first and looks at the request word then. All of it is
 // sequentially consistent, so at least one of the two sees the other, and no wake-up is lost (REQUIREMENTS 21, 39; TRAPS 9a).
 
-import { type ControlArea, type Doorbell, GLOBAL, type Kick, REQUEST, RUN_STATE, VCPU } from "./control-area.ts";
+import {
+  type ControlArea,
+  type Doorbell,
+  GLOBAL,
+  type Kick,
+  REQUEST,
+  RUN_STATE,
+  STARTUP_VECTOR_SHIFT,
+  VCPU,
+} from "./control-area.ts";
 
 /** What a vCPU without a thread gets one for. */
 export const STARTS = REQUEST.INIT | REQUEST.STARTUP;
+/** What an INIT drops of what was posted before it. Interrupts for the local APIC are taken before the INIT, which resets it. */
+const DROPPED_BY_INIT = REQUEST.NMI | REQUEST.STARTUP | (0xff << STARTUP_VECTOR_SHIFT);
 
 export class VcpuLink {
   readonly id: number;
@@ -41,7 +52,38 @@ export class VcpuLink {
 
   /** Posts what the bits say; the vCPU takes it before it executes more. What the bits announce has been written before. */
   post(requests: number): void {
-    const before = Atomics.or(this.words, this.at + VCPU.REQUESTS, requests);
+    this.announce(requests, Atomics.or(this.words, this.at + VCPU.REQUESTS, requests));
+  }
+
+  /** Pending events do not outlive an INIT (SDM Vol. 3C 26.2, INIT signals); what is posted after it does. */
+  postInit(): void {
+    this.announce(
+      REQUEST.INIT,
+      this.changeRequests((requests) => (requests & ~DROPPED_BY_INIT) | REQUEST.INIT),
+    );
+  }
+
+  /** The first start-up IPI ends the wait for one; those that come after it are ignored (SDM Vol. 3A 9.4.3), whether it was taken already or not. */
+  postStartup(vector: number): void {
+    const startup = REQUEST.STARTUP | (vector << STARTUP_VECTOR_SHIFT);
+    this.announce(
+      REQUEST.STARTUP,
+      this.changeRequests((requests) => (requests & REQUEST.STARTUP ? requests : requests | startup)),
+    );
+  }
+
+  /** Gives the request word as it was. */
+  private changeRequests(changed: (requests: number) => number): number {
+    const word = this.at + VCPU.REQUESTS;
+    for (let before = Atomics.load(this.words, word); ; ) {
+      const found = Atomics.compareExchange(this.words, word, before, changed(before));
+      if (found === before) return before;
+      before = found;
+    }
+  }
+
+  /** Makes the vCPU look, if what was posted is not what it knows of. */
+  private announce(requests: number, before: number): void {
     const { state } = this;
     // Whoever set the same bits before wakes it for them. That kick may still be on its way, though, and what the guest does next must not be seen
     // before that its code was changed.
