@@ -181,11 +181,15 @@ export class Vcpu implements Stateful {
     return this.engine.get(ACTIVITY) as number;
   }
 
-  /** Halted, or shut down, in a way that no maskable interrupt ends. */
+  /**
+   * Inactive, and nothing that has come ends it, nor does a maskable interrupt. An NMI ends HLT where NMIs are not blocked by one that is being
+   * handled (SDM Vol. 2A HLT, Vol. 3A 6.7.1), and not the wait for a SIPI (`takeEvents`). With SHUTDOWN the machine ends.
+   */
   get deaf(): boolean {
     const { activity } = this;
-    if (activity === ACTIVITY_STATE.RUNNING || this.nmiPending || this.initPending) return false;
+    if (activity === ACTIVITY_STATE.RUNNING || this.initPending) return false;
     if (activity === ACTIVITY_STATE.WAIT_FOR_SIPI || activity === ACTIVITY_STATE.SHUTDOWN) return true;
+    if (this.nmiPending && this.engine.canInject(INJECT.NMI)) return false;
     return ((this.engine.get(RFLAGS) as number) & FLAG.IF) === 0;
   }
 

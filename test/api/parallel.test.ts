@@ -46,6 +46,28 @@ for (const [name, code, reason, status] of [
   });
 }
 
+/** MOV of a doubleword to a register of the local APIC. */
+const writeApic = (register: number, value: number): number[] => [
+  ...[0xc7, 0x05, register & 0xff, register >> 8, 0xe0, 0xfe],
+  ...[0, 8, 16, 24].map((shift) => (value >> shift) & 0xff),
+];
+const INIT_OTHERS = writeApic(0x300, 0xc4500);
+const NMI_OTHERS = writeApic(0x300, 0xc4400);
+
+for (const threads of ["one", "each"] as const) {
+  for (const [which, code] of [
+    ["were never started", []],
+    ["wait for a start-up IPI again", INIT_OTHERS],
+  ] as const) {
+    test(`NMIs to processors that ${which} keep no halted machine alive (threads: ${threads})`, limit, async () => {
+      const kernel = multibootKernel([...writeApic(0xf0, 0x1ff), ...code, ...NMI_OTHERS, ...HALT]);
+      await using vm = await VirtualMachine.create({ kernel, threads, cpus: 3 });
+      await vm.start();
+      assert.deepEqual(await vm.exited, { reason: "halt", status: 2 });
+    });
+  }
+}
+
 test("input arrives whole and in order", limit, async () => {
   await using vm = await create([...ECHO, ...POWER_OFF]);
   await vm.start();

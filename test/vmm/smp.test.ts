@@ -188,6 +188,21 @@ test("an NMI wakes a processor that is halted with interrupts off, a fixed inter
   assert.deepEqual(other.injected, ["nmi 2"]);
 });
 
+test("an NMI that nobody can take keeps no machine alive: at a processor that waits for a SIPI, or one that handles an NMI", () => {
+  const waiting = new CoreMachine(2).virtualWire();
+  waiting.engine.steps.push(send([0, COMMAND.OTHERS | COMMAND.NMI]), stop);
+  assert.deepEqual(waiting.run(), { kind: "exit", exit: { reason: "halt" } });
+
+  const handling = new CoreMachine().virtualWire();
+  handling.engine.steps.push(send([0, COMMAND.NMI]), send([0, COMMAND.NMI]), stop);
+  assert.deepEqual(handling.run(), { kind: "exit", exit: { reason: "halt" } });
+  assert.deepEqual(handling.engine.injected, ["nmi 2"]);
+
+  const interruptible = new CoreMachine().virtualWire();
+  interruptible.engine.steps.push(send([0, COMMAND.NMI]), send([0, COMMAND.NMI]), sleep);
+  assert.equal(interruptible.run().kind, "idle");
+});
+
 test("a guest that waits in PAUSE gives the rest of its slice away, and one that does so now and then does not", () => {
   const m = new CoreMachine(1);
   const spin = (times: number): Step => {
