@@ -22,6 +22,8 @@ export interface MachineStatus {
   /** Virtual nanoseconds since the machine was created. */
   readonly timeNs: number;
   readonly memoryBytes: number;
+  /** Threads that execute guest code: where each vCPU has its own, those that the guest has not started have none. */
+  readonly vcpuThreads: number;
   readonly vcpus: readonly VcpuStatus[];
 }
 
@@ -115,6 +117,7 @@ export function answerControl(pc: Pc, request: ControlRequest, state: MachineSta
         state,
         timeNs: pc.vm.clock.now(),
         memoryBytes: pc.memory.bytes,
+        vcpuThreads: processors.threads,
         vcpus: all({ what: "vcpu-status" }) as VcpuStatus[],
       };
     case "vcpu": {

@@ -355,6 +355,7 @@ export class Pc {
     const { vm, router, memory, io, pic, ioapic } = this;
     const group = new VcpuGroup({
       config: options.config,
+      host: options.host,
       vm,
       router,
       memory,

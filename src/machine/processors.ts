@@ -19,6 +19,8 @@ export interface Processors {
   readonly apicIds: readonly number[];
   /** Whether they run on threads of their own, while this one does other things. */
   readonly parallel: boolean;
+  /** Threads that execute guest code. Where each vCPU has its own, one that the guest has not started has none. */
+  readonly threads: number;
   /** Power-on, and what a BIOS does then. They stand still. */
   reset(): void;
   /** Puts the bootstrap processor where a kernel begins. */
@@ -75,6 +77,10 @@ export class LocalProcessors implements Processors {
 
   get parallel(): boolean {
     return false;
+  }
+
+  get threads(): number {
+    return 1;
   }
 
   get apicIds(): readonly number[] {

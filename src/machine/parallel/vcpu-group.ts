@@ -6,6 +6,7 @@ import { CodePages } from "../../cpu/code-pages.ts";
 import { codeMapOffset, newCpuMemory } from "../../cpu/engine.ts";
 import { apicIdOf } from "../../cpu/topology.ts";
 import { SkepError } from "../../errors.ts";
+import type { Host } from "../../host/host.ts";
 import { MailboxBell, type MailboxReceiver } from "../../host/mailbox.ts";
 import type { HostClock } from "../../vmm/clock.ts";
 import { ApicMode, x2apicLogicalId } from "../../vmm/io/destination.ts";
@@ -20,10 +21,11 @@ import { CALL, callDone, callResult, startCall } from "../../vmm/parallel/vcpu-c
 import { allDeaf, STARTS, type VcpuLink } from "../../vmm/parallel/vcpu-link.ts";
 import type { RunOutcome, Vm } from "../../vmm/vm.ts";
 import type { MachineConfig } from "../config.ts";
-import { checkCount, noSuchVcpu, type Processors, type VcpuSections } from "../processors.ts";
+import { checkCount, noSuchVcpu, type Processors, saveVcpu, type VcpuSections } from "../processors.ts";
 import type { VcpuThreadParts } from "../protocol.ts";
 import { NO_VCPU_STATISTICS } from "../statistics.ts";
-import type { VcpuAnswer, VcpuRequest } from "../vcpu-control.ts";
+import { answerVcpu, type VcpuAnswer, type VcpuRequest } from "../vcpu-control.ts";
+import { UnstartedVcpus } from "./unstarted-vcpu.ts";
 import { type ThreadAnswer, type ThreadRestore, type ThreadStatistics, vcpuLinks } from "./vcpu-links.ts";
 
 /** What the group needs of the thread that it is on. */
@@ -39,6 +41,7 @@ export interface GroupThreads {
 
 export interface VcpuGroupOptions {
   readonly config: MachineConfig;
+  readonly host: Host;
   /** The devices' timers; it has no vCPU. */
   readonly vm: Vm;
   readonly router: InterruptRouter;
@@ -68,13 +71,15 @@ export class VcpuGroup implements Processors, CodeKeeper {
   private readonly codePages: CodePages;
   /** By vCPU: its thread has been asked for. */
   private readonly spawned: boolean[];
+  /** Answers for those whose thread has not been asked for. */
+  private readonly unstarted: UnstartedVcpus;
   /** Threads have been asked for that may not be there yet. */
   private starting = false;
   /** By vCPU: it waits for an answer. */
   private readonly waiting: boolean[] = [];
 
   constructor(options: VcpuGroupOptions) {
-    const { config, router, memory, threads } = options;
+    const { config, host, router, memory, threads } = options;
     this.options = options;
     this.apicIds = Array.from({ length: config.cpus }, (_, id) => apicIdOf(config.topology, id));
     this.area = new ControlArea(config.cpus);
@@ -84,6 +89,7 @@ export class VcpuGroup implements Processors, CodeKeeper {
     this.writes = new CodeWrites(this.links);
     this.codePages = new CodePages(memory.memory, codeMapOffset(memory.bytes));
     this.spawned = this.apicIds.map(() => false);
+    this.unstarted = new UnstartedVcpus({ config, host, clock: threads.clock, memory });
     this.links.forEach((link, id) => {
       // As it will be handed over, until its thread says so itself.
       link.store(VCPU.APIC_MODE, config.x2apicIds ? ApicMode.X2APIC : ApicMode.XAPIC);
@@ -93,6 +99,10 @@ export class VcpuGroup implements Processors, CodeKeeper {
     });
     router.follow(() => this.area.apicGeneration);
     this.spawn(0);
+  }
+
+  get threads(): number {
+    return this.spawned.filter((spawned) => spawned).length;
   }
 
   // ---- Standing still and going on ----
@@ -164,24 +174,38 @@ export class VcpuGroup implements Processors, CodeKeeper {
   }
 
   answer(cpu: number, request: VcpuRequest): VcpuAnswer {
-    if (this.links[cpu] === undefined) throw noSuchVcpu(cpu, this.links.length);
+    const link = this.links[cpu];
+    if (link === undefined) throw noSuchVcpu(cpu, this.links.length);
+    if (!this.spawned[cpu]) {
+      // Held until it is started, as where it waits for that on a thread.
+      if (request.what === "nmi") {
+        link.post(REQUEST.NMI);
+        return { done: true };
+      }
+      if (request.what !== "set-registers") return answerVcpu(this.unstarted.make(link), request);
+    }
     const result = this.call(cpu, CALL.CONTROL, request) as ThreadAnswer;
     if ("refused" in result) throw new SkepError(result.code, result.refused);
     return result.answer;
   }
 
   save(): readonly VcpuSections[] {
+    const { links, spawned } = this;
     for (;;) {
-      const sections = this.links.map((_, id) => this.call(id, CALL.SAVE) as VcpuSections);
+      const saved = links.map((_, id) => (spawned[id] ? (this.call(id, CALL.SAVE) as VcpuSections) : undefined));
       // A level that its local APIC refused goes back to the I/O APIC, which may send it to one that has been saved.
       while (this.serve());
-      if (this.links.every((link) => (link.load(VCPU.REQUESTS) & ~REQUEST.ORDER) === 0)) return sections;
+      const settled = links.every((link, id) =>
+        saved[id] === undefined ? !spawned[id] : (link.load(VCPU.REQUESTS) & ~REQUEST.ORDER) === 0,
+      );
+      if (settled) return saved.map((sections, id) => sections ?? saveVcpu(this.unstarted.make(links[id])));
     }
   }
 
   restore(sections: readonly VcpuSections[], time: number): void {
     checkCount(sections, this.links.length);
     sections.forEach((section, id) => {
+      if (!this.spawned[id] && this.unstarted.restore(this.links[id], section)) return;
       this.call(id, CALL.RESTORE, { sections: section, time } satisfies ThreadRestore);
     });
   }
