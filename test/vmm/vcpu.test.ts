@@ -112,6 +112,34 @@ test("the 8259 gives its vector when the interrupt is taken, not when it is rais
   assert.equal(m.vcpu.statistics.picInterruptsInjected, 1);
 });
 
+test("LINT0 that is fired as ExtINT, or as INTR, asks the 8259 once; masked it does nothing", () => {
+  const fired = (prepare: (m: CoreMachine) => void): string[] => {
+    const m = new CoreMachine().virtualWire().initPic();
+    prepare(m);
+    m.engine.interruptsEnabled = true;
+    m.router.triggerLocal(Lvt.LINT0);
+    m.engine.steps.push(
+      () => EXIT.BUDGET,
+      () => EXIT.BUDGET,
+    );
+    m.run(2);
+    return m.engine.injected;
+  };
+  // No line is asserted, so the vector is that of the spurious IRQ 7 (8259A data sheet, "Interrupt Sequence").
+  assert.deepEqual(
+    fired(() => {}),
+    ["interrupt 55"],
+  );
+  assert.deepEqual(
+    fired((m) => m.vcpu.apic.writeBase(0xfee00100n)),
+    ["interrupt 55"],
+  );
+  assert.deepEqual(
+    fired((m) => m.vcpu.apic.writeMmio(0x350, 4, 0x10700)),
+    [],
+  );
+});
+
 test("a line that has dropped before it is taken gives the spurious vector", () => {
   const m = new CoreMachine().virtualWire().initPic();
   const pin = m.pic.pin(3);

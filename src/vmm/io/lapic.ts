@@ -100,7 +100,7 @@ export class LocalApic implements Stateful, MmioHandler, ApicPort {
   private readonly errors = new ErrorStatus();
   private icrLow = 0;
   private icrHigh = 0;
-  /** An ExtINT that came as a message (I/O APIC pin 0 in virtual wire mode), not through a pin. */
+  /** An ExtINT that came as a message (I/O APIC pin 0 in virtual wire mode) or as a pulse, and not as the level of a pin. */
   private extIntMessage = false;
   private readonly requests: InterruptRequests;
   private readonly lvt: LocalVectorTable;
@@ -254,7 +254,12 @@ export class LocalApic implements Stateful, MmioHandler, ApicPort {
   }
 
   triggerLocal(lvt: number): void {
-    if (this.mode !== ApicMode.DISABLED) this.lvt.fire(lvt);
+    const disabled = this.mode === ApicMode.DISABLED;
+    // 11.5.1, ExtINT: the processor asks the 8259, as if INTR had been raised; whether the pin still is then does not count, as the source is gone.
+    if (disabled ? lvt === Lvt.LINT0 : this.lvt.isExtInt(lvt)) {
+      this.extIntMessage = true;
+      this.options.events.interruptPending();
+    } else if (!disabled) this.lvt.fire(lvt);
     else if (lvt === Lvt.LINT1) this.options.events.nmi();
   }
 

@@ -89,9 +89,13 @@ export class LocalVectorTable implements Stateful {
 
   /** Whether an asserted pin passes as ExtINT: the 8259's INTR in virtual wire mode. */
   passesExtInt(): boolean {
-    const passes = (lvt: number) =>
-      !(this.entries[lvt] & LVT_MASKED) && modeOf(this.entries[lvt]) === DeliveryMode.EXTINT;
-    return (this.lint0 && passes(Lvt.LINT0)) || (this.lint1 && passes(Lvt.LINT1));
+    return (this.lint0 && this.isExtInt(Lvt.LINT0)) || (this.lint1 && this.isExtInt(Lvt.LINT1));
+  }
+
+  /** Whether an entry lets its source through as ExtINT, which only the LINT pins carry. */
+  isExtInt(lvt: number): boolean {
+    const entry = this.entries[lvt];
+    return (lvt === Lvt.LINT0 || lvt === Lvt.LINT1) && !(entry & LVT_MASKED) && modeOf(entry) === DeliveryMode.EXTINT;
   }
 
   /** The entry's source has an interrupt. True if it was delivered. */
