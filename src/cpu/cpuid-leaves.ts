@@ -192,7 +192,7 @@ const CR4_BY_FEATURE: readonly (readonly [feature: string, bits: number])[] = [
 ];
 const EFER_BY_FEATURE: readonly (readonly [feature: string, bits: number])[] = [
   ["syscall", EFER_BIT.SCE],
-  ["lm", EFER_BIT.LME],
+  ["lm", EFER_BIT.LME | EFER_BIT.LMA],
   ["nx", EFER_BIT.NXE],
 ];
 

@@ -1,7 +1,7 @@
 // From the rows of the instruction descriptions (src/isa/instruction.ts) to the tables that the decoder reads
 // (opcode maps: SDM Vol. 2D appendix A). Everything here runs when the engine module is made.
 
-import { FEATURES } from "../isa/features.ts";
+import { featureNumber } from "../isa/features.ts";
 import type { Instruction } from "../isa/instruction.ts";
 import type { Bits } from "../isa/semantics.ts";
 
@@ -216,7 +216,7 @@ export const ENTRY = {
   A_CLASS: 3,
   B_CLASS: 4,
   OPSIZE: 5,
-  /** Bit number in VAR.FEATURES, 255 for none. */
+  /** Bit number in the map of features, 255 for none. */
   FEATURE: 6,
   VARIANTS: 8,
   SIZE: 12,
@@ -266,9 +266,6 @@ export function operandInB(operand: RowOperand): boolean {
   return operand.kind.length === 1 && B_KINDS.includes(operand.kind);
 }
 
-/** Feature names as bit numbers of VAR.FEATURES. */
-export const FEATURE_NAMES: readonly string[] = Object.keys(FEATURES);
-
 export function encodeEntry(entry: Entry, variantsAt: number): Uint8Array {
   const { row } = entry;
   const bytes = new Uint8Array(ENTRY.SIZE);
@@ -277,8 +274,7 @@ export function encodeEntry(entry: Entry, variantsAt: number): Uint8Array {
   // LOCK is for memory destinations (SDM Vol. 2A LOCK).
   const destination = row.operands[0]?.kind;
   const feature = row.instruction.feature;
-  const featureBit = feature === undefined ? 255 : FEATURE_NAMES.indexOf(feature);
-  if (featureBit < 0) throw new Error(`${row.instruction.name}: feature ${feature} is not in the table of features`);
+  const featureBit = feature === undefined ? 255 : featureNumber(feature);
   bytes[ENTRY.FLAGS] =
     (row.modrm ? ENTRY_FLAG.MODRM : 0) |
     (row.instruction.lock === true && (destination === "E" || destination === "M") ? ENTRY_FLAG.LOCK : 0) |

@@ -1,6 +1,7 @@
 // The decoder: bytes at a linear address to the records of a block (SDM Vol. 2A chapter 2; record layout in layout.ts).
 // It is code of the engine module and reads the tables of decode-table.ts from the vCPU's memory.
 
+import { FEATURE_MAP } from "../isa/cpuid-table.ts";
 import type { Env } from "../isa/semantics.ts";
 import { RIP_BASE, SREG, ZERO_OFFSET } from "../isa/state.ts";
 import type { Code } from "../wasm/code.ts";
@@ -351,7 +352,7 @@ function emitDecodeOne(m: ModuleBuilder, env: (c: Code) => Env, tables: DecodeTa
 
     // Features that the CPU model lacks.
     const feature = c.let(info(ENTRY.FEATURE));
-    const absent = feature.ne(255).and(cpu.ld8u(feature.shrU(3), VAR.FEATURES).shrU(feature.and(7)).and(1).eqz());
+    const absent = feature.ne(255).and(cpu.ld8u(feature.shrU(3), FEATURE_MAP).shrU(feature.and(7)).and(1).eqz());
     c.if(absent, () => finish(PSEUDO.UNDEFINED), undefined, "unlikely");
 
     // Immediates

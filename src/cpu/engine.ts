@@ -1,6 +1,8 @@
 // The engine as the core sees it: one vCPU's memory, an instance of the engine module, and register access from outside.
 
+import { CPUID_HEADER } from "../isa/cpuid-table.ts";
 import { EXIT } from "../isa/exit.ts";
+import { FEATURE_NAMES } from "../isa/features.ts";
 import { flushScope } from "../isa/helper.ts";
 import {
   ACTIVITY,
@@ -41,7 +43,6 @@ import { MSR_RESET } from "../isa/system/msrs.ts";
 import { type Engine, type EngineHost, type EngineStatistics, INJECT, type MemorySlot } from "../vmm/engine.ts";
 import { type Section, StateError } from "../vmm/state.ts";
 import { CodePages } from "./code-pages.ts";
-import { FEATURE_NAMES } from "./decode-table.ts";
 import { IMPORT } from "./engine-imports.ts";
 import { flagImage } from "./flag-image.ts";
 import { JOURNAL_EXPORT } from "./journal.ts";
@@ -202,12 +203,13 @@ export class TranslateEngine implements Engine {
     }
     view.setBigUint64(VAR.TLB_EMPTY, TLB_EMPTY_TAG | BigInt(emptyPage), true);
     view.setUint32(VAR.CODE_MAP, codeMap, true);
-    for (const name of options.model.features) {
+    const { cpuidTable, cpuidTableAddress, features } = options.model;
+    const bytes = new Uint8Array(this.memory.buffer);
+    bytes.set(cpuidTable, cpuidTableAddress);
+    for (const name of features) {
       const bit = FEATURE_NAMES.indexOf(name);
-      if (bit >= 0)
-        view.setUint8(VAR.FEATURES + (bit >> 3), view.getUint8(VAR.FEATURES + (bit >> 3)) | (1 << (bit & 7)));
+      if (bit >= 0) bytes[cpuidTableAddress + CPUID_HEADER.FEATURES + (bit >> 3)] |= 1 << (bit & 7);
     }
-    new Uint8Array(this.memory.buffer).set(options.model.cpuidTable, options.model.cpuidTableAddress);
     this.setSlots(options.slots);
     this.reset("power-on");
     this.exports.flushBlocks();

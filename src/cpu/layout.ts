@@ -58,8 +58,6 @@ export const VAR = {
   NOT_CANONICAL: 0x309c,
   /** Bits that an instruction pointer has in the current mode (i64). */
   RIP_MASK: 0x3078,
-  /** Features as a bit map that rows are checked against (4 x i64). */
-  FEATURES: 0x3050,
   /** Masks that a TLB lookup's XOR must be clear of, for accesses of 1, 2, 4, 8, 16 bytes (i64 each): all bits above guest RAM, and misalignment. */
   TLB_MASK: 0x30a0,
   /** The mask of an access that need not be aligned: that of one byte, or where alignment is checked (SDM Vol. 3A 6.15, #AC) that of 16 (i64). */

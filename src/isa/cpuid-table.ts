@@ -16,8 +16,12 @@ export const CPUID_HEADER = {
   XCR0_ALLOWED: 0x10,
   /** APIC identifier (x2APIC form), as leaf 0BH reports it. */
   APIC_ID: 0x14,
-  SIZE: 0x20,
+  /** The model's features as a bit map (`FEATURE_NAMES` in features.ts), which rows of instructions and MSRs are checked against. */
+  FEATURES: 0x20,
+  SIZE: 0x40,
 } as const;
+
+export const FEATURE_MAP = CPUID_TABLE + CPUID_HEADER.FEATURES;
 
 /** An entry: leaf, subleaf (or ANY_SUBLEAF), EAX, EBX, ECX, EDX. */
 export const CPUID_ENTRY = { LEAF: 0, SUBLEAF: 4, EAX: 8, EBX: 12, ECX: 16, EDX: 20, SIZE: 24 } as const;

@@ -108,3 +108,12 @@ export const FEATURES: { readonly [name: string]: Feature } = Object.fromEntries
   ...at(0x80000007, 0, "edx", LEAF_80000007_EDX),
   ...at(0x40000101, 0, "eax", LEAF_40000101_EAX),
 ]);
+
+/** Feature names as bit numbers of the bit map that the engine holds (`CPUID_HEADER.FEATURES`). */
+export const FEATURE_NAMES: readonly string[] = Object.keys(FEATURES);
+
+export function featureNumber(name: string): number {
+  const number = FEATURE_NAMES.indexOf(name);
+  if (number < 0) throw new Error(`feature ${name} is not in the table of features`);
+  return number;
+}

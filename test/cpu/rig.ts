@@ -1,7 +1,6 @@
 // A bare vCPU for tests: flat memory, registers set from outside, instruction bytes run until they stop. The guest stops with HLT, or the
 // rig stops it where an exception is delivered (an IDT of HLT gates).
 
-import { FEATURE_NAMES } from "../../src/cpu/decode-table.ts";
 import { type EngineModel, ramMemoryBytes, TranslateEngine } from "../../src/cpu/engine.ts";
 import { VAR } from "../../src/cpu/layout.ts";
 import { engineModule, engineModuleWithJournal } from "../../src/cpu/standard-module.ts";
@@ -9,6 +8,7 @@ import type { RegionChecker } from "../../src/cpu/translator/check.ts";
 import { compileOnSameThread } from "../../src/cpu/translator/same-thread.ts";
 import { Translator, type TranslatorHost } from "../../src/cpu/translator/translator.ts";
 import { CPUID_TABLE } from "../../src/isa/cpuid-table.ts";
+import { FEATURE_NAMES } from "../../src/isa/features.ts";
 import {
   CPL,
   CR0,

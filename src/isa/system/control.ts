@@ -1,7 +1,8 @@
 // Control and debug registers (SDM Vol. 3A 2.5; Vol. 2B MOV CR, MOV DR; Vol. 3B 17.2; TLB rules Vol. 3A 4.10.4).
 
 import { i32, i64, select, type Val } from "../../wasm/value.ts";
-import { CPUID_HEADER, CPUID_TABLE } from "../cpuid-table.ts";
+import { CPUID_HEADER, CPUID_TABLE, FEATURE_MAP } from "../cpuid-table.ts";
+import { featureNumber } from "../features.ts";
 import {
   changeSpace,
   faultingHelper,
@@ -56,6 +57,20 @@ const CR4_PDPTE = CR4_BIT.PAE | CR4_BIT.PGE | CR4_BIT.PSE | CR4_BIT.SMEP;
 /** Bits that may be set in CR4 or EFER on this model. */
 export function allowedBits(x: Env, register: "CR4_ALLOWED" | "EFER_ALLOWED" | "XCR0_ALLOWED"): Val {
   return x.cpu.ld32(0, CPUID_TABLE + CPUID_HEADER[register]);
+}
+
+/** 1 where the model has a feature. */
+export function hasFeature(x: Env, name: string): Val {
+  const number = featureNumber(name);
+  return x.cpu
+    .ld8u(0, FEATURE_MAP + (number >> 3))
+    .shrU(number & 7)
+    .and(1);
+}
+
+/** Not zero where the model has one of several features. */
+export function hasAny(x: Env, names: readonly string[]): Val {
+  return names.map((name) => hasFeature(x, name)).reduce((some, more) => some.or(more));
 }
 
 function has(value: Val, bit: number): Val {

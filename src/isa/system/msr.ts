@@ -1,5 +1,6 @@
 // RDMSR, WRMSR, and the time stamp counter (SDM Vol. 2B; Vol. 3B 17.17; tables in msrs.ts).
 
+import type { Local } from "../../wasm/code.ts";
 import { i32, op, type Val } from "../../wasm/value.ts";
 import { ANOMALY } from "../anomaly.ts";
 import {
@@ -30,9 +31,9 @@ import {
   TSC_OFFSET,
   VECTOR,
 } from "../state.ts";
-import { allowedBits } from "./control.ts";
+import { allowedBits, hasAny, hasFeature } from "./control.ts";
 import { requireCpl0 } from "./modes.ts";
-import { CONSTANT_MSRS, SPECIAL_MSR, STORED_MSRS, type StoredMsr } from "./msrs.ts";
+import { CONSTANT_MSRS, type Msr, type MsrBits, SPECIAL_MSR, STORED_MSRS, type StoredMsr } from "./msrs.ts";
 import { serialize } from "./serialize.ts";
 
 /** The time stamp counter as the guest sees it. */
@@ -45,15 +46,29 @@ function belongsToHost(number: Val): Val {
   return number.sub(0x800).ltU(0x100).or(number.eq(0x6e0));
 }
 
+/** What is done where an MSR is meant, and the model has it. */
+function whereIs(x: Env, number: Val, msr: Msr, body: () => void): void {
+  const { c } = x;
+  c.if(number.eq(msr.number), () => {
+    if (msr.features.length === 0) body();
+    else c.if(hasAny(x, msr.features), body);
+  });
+}
+
 const rdmsr = faultingHelper("rdmsr", ["i32"], ["i64"], (x, number) => {
   const { c } = x;
   requireCpl0(x);
   c.if(belongsToHost(number).eqz(), () => {
-    for (const { number: known, field } of STORED_MSRS) c.if(number.eq(known), () => x.done(x.get(field)));
-    c.if(number.eq(SPECIAL_MSR.EFER), () => x.done(x.get(EFER).zx()));
-    c.if(number.eq(SPECIAL_MSR.TSC), () => x.done(readTsc(x)));
-    c.if(number.eq(SPECIAL_MSR.TSC_ADJUST), () => x.done(x.get(TSC_ADJUST)));
-    for (const { number: known, value } of CONSTANT_MSRS) c.if(number.eq(known), () => x.done(value));
+    for (const msr of STORED_MSRS) whereIs(x, number, msr, () => x.done(x.get(msr.field)));
+    whereIs(x, number, SPECIAL_MSR.EFER, () => x.done(x.get(EFER).zx()));
+    whereIs(x, number, SPECIAL_MSR.TSC, () => x.done(readTsc(x)));
+    whereIs(x, number, SPECIAL_MSR.TSC_ADJUST, () => x.done(x.get(TSC_ADJUST)));
+    for (const msr of CONSTANT_MSRS) {
+      whereIs(x, number, msr, () => {
+        if (msr.access === "WO") x.raise(VECTOR.GP, 0);
+        else x.done(msr.value);
+      });
+    }
   });
   const [known, low, high] = x.callMany(hostReadMsr, number);
   c.if(known.eqz(), () => {
@@ -95,12 +110,21 @@ function invalid(x: Env, msr: StoredMsr, value: Val): Val {
   }
 }
 
+/** #GP(0) for bits that the model lacks the feature for, or the value without them. */
+function takePart(x: Env, image: Local, { bits, feature, ignoredWith }: MsrBits): void {
+  const { c } = x;
+  c.if(image.and(bits).ne(0n).and(hasFeature(x, feature).eqz()), () => {
+    x.raiseIf(ignoredWith === undefined ? i32(1) : hasFeature(x, ignoredWith).eqz(), VECTOR.GP, 0);
+    c.set(image, image.and(~bits));
+  });
+}
+
 /** WRMSR of EFER (SDM Vol. 3A 2.2.1; LME Vol. 3A 9.8.5). */
 const writeEfer = faultingHelper("writeEfer", ["i64"], [], (x, value) => {
   const { c } = x;
   const old = c.let(x.get(EFER));
   const image = c.let(value.wrap());
-  const reserved = image.and(~EFER_BIT.LMA).and(allowedBits(x, "EFER_ALLOWED").not());
+  const reserved = image.and(allowedBits(x, "EFER_ALLOWED").not());
   x.raiseIf(value.shrU(32).ne(0n).or(reserved.ne(0)), VECTOR.GP, 0);
   const efer = c.let(image.and(~EFER_BIT.LMA).or(old.and(EFER_BIT.LMA)));
   const changed = c.let(old.xor(efer));
@@ -117,33 +141,36 @@ const wrmsr = faultingHelper("wrmsr", ["i32", "i64"], [], (x, number, value) => 
   requireCpl0(x);
   c.if(belongsToHost(number).eqz(), () => {
     for (const msr of STORED_MSRS) {
-      c.if(number.eq(msr.number), () => {
+      whereIs(x, number, msr, () => {
         if (msr.reserved !== 0n) x.raiseIf(value.and(msr.reserved).ne(0n), VECTOR.GP, 0);
         const wrong = invalid(x, msr, value);
         if (wrong.constant !== 0) x.raiseIf(wrong, VECTOR.GP, 0);
-        x.put(msr.field, msr.fixed === 0n ? value : x.get(msr.field).and(msr.fixed).or(value.and(~msr.fixed)));
+        const image = c.local("i64", value);
+        for (const part of msr.parts) takePart(x, image, part);
+        x.put(msr.field, msr.fixed === 0n ? image : x.get(msr.field).and(msr.fixed).or(image.and(~msr.fixed)));
         x.done();
       });
     }
-    c.if(number.eq(SPECIAL_MSR.EFER), () => {
+    whereIs(x, number, SPECIAL_MSR.EFER, () => {
       x.invoke(writeEfer, value);
       x.done();
     });
     // IA32_TSC_ADJUST moves with the counter, and the counter with it (SDM Vol. 3B 17.17.3).
-    c.if(number.eq(SPECIAL_MSR.TSC), () => {
+    whereIs(x, number, SPECIAL_MSR.TSC, () => {
       const delta = c.let(value.sub(readTsc(x)));
       x.put(TSC_OFFSET, x.get(TSC_OFFSET).add(delta));
       x.put(TSC_ADJUST, x.get(TSC_ADJUST).add(delta));
       x.done();
     });
-    c.if(number.eq(SPECIAL_MSR.TSC_ADJUST), () => {
+    whereIs(x, number, SPECIAL_MSR.TSC_ADJUST, () => {
       x.put(TSC_OFFSET, x.get(TSC_OFFSET).add(value.sub(x.get(TSC_ADJUST))));
       x.put(TSC_ADJUST, value);
       x.done();
     });
-    for (const { number: known, writable } of CONSTANT_MSRS) {
-      c.if(number.eq(known), () => {
-        if (!writable) x.raise(VECTOR.GP, 0);
+    for (const msr of CONSTANT_MSRS) {
+      whereIs(x, number, msr, () => {
+        if (msr.access === "RO") x.raise(VECTOR.GP, 0);
+        else if (msr.reserved !== 0n) x.raiseIf(value.and(msr.reserved).ne(0n), VECTOR.GP, 0);
         x.done();
       });
     }

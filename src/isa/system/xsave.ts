@@ -5,7 +5,7 @@ import { faultingHelper } from "../helper.ts";
 import type { Instruction, InstructionGroup } from "../instruction.ts";
 import type { Env, Sem } from "../semantics.ts";
 import { CR0, CR0_BIT, CR4, CR4_BIT, GPR, MXCSR, VECTOR, XCR0 } from "../state.ts";
-import { allowedBits } from "./control.ts";
+import { allowedBits, hasFeature } from "./control.ts";
 import {
   at,
   forVectors,
@@ -265,8 +265,8 @@ export const XSAVE_INSTRUCTIONS: InstructionGroup = [
     feature: "xsave",
     semantics: (x) => {
       requireXsave(x);
-      // XCR1 gives the components in use: all that are enabled (SDM Vol. 1 13.6 lets a processor say so).
-      x.raiseIf(x.gpr(GPR.RCX, 32).gtU(1), VECTOR.GP, 0);
+      // Where there is XCR1, it gives the components in use: all that are enabled (SDM Vol. 1 13.6 lets a processor say so; Vol. 2D XGETBV).
+      x.raiseIf(x.gpr(GPR.RCX, 32).gtU(hasFeature(x, "xgetbv1")), VECTOR.GP, 0);
       setEdxEax(x, x.get(XCR0).zx());
     },
   },
