@@ -46,10 +46,8 @@ export class MsiReceiver implements MsiSink {
     // Only the assertion of a level is an interrupt.
     if (level && !(data & DATA_ASSERT)) return;
     const isFixed = encodedMode === DeliveryMode.FIXED || encodedMode === DeliveryMode.LOWEST_PRIORITY;
-    if (isFixed && vector < FIRST_LEGAL_VECTOR) {
-      this.malformed("MSI with an illegal vector");
-      return;
-    }
+    // The local APIC that it reaches refuses it, and sets Receive Illegal Vector in its ESR (11.5.3).
+    if (isFixed && vector < FIRST_LEGAL_VECTOR) this.malformed("MSI with an illegal vector");
     const extension = this.options.extendedDestinationIds ? (low >>> 5) & 0x7f : 0;
     // With the redirection hint a fixed interrupt may go to any one of the destination's processors; without it the destination
     // mode still counts, since kernels in logical flat mode send so.

@@ -108,7 +108,6 @@ export class InterruptSystemModel implements ModelBus {
     const level = (data & 0x8000) !== 0;
     if (mode === 3 || mode === 6) return;
     if (level && !(data & 0x4000)) return;
-    if (mode <= 1 && vector < 16) return;
     if (mode === 0 && low & 8) mode = 1;
     this.message(mode, vector, level && mode <= 1, (low >> 12) & 0xff, false, (low & 4) !== 0);
   }
