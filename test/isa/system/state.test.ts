@@ -5,7 +5,7 @@ import { test } from "node:test";
 import { cpuidTable, engineModel } from "../../../src/cpu/cpuid-leaves.ts";
 import { CPU_MODEL_NAMES, CpuModelError, parseCpuModel } from "../../../src/cpu/model.ts";
 import { FEATURES } from "../../../src/isa/features.ts";
-import { FCW, FSW, FTW, MXCSR, TSC_ADJUST, VECTOR_BASE, X87_BASE, XCR0 } from "../../../src/isa/state.ts";
+import { CR4, CR4_BIT, FCW, FSW, FTW, MXCSR, TSC_ADJUST, VECTOR_BASE, X87_BASE, XCR0 } from "../../../src/isa/state.ts";
 import { INSTRUCTIONS } from "../../../src/isa/table.ts";
 import { AT, type Rig } from "../../cpu/rig.ts";
 import { assemble } from "./assemble.ts";
@@ -84,6 +84,23 @@ test("XSAVE, XSAVEC and XRSTOR move the components asked for", () => {
   assert.equal(rig.caught(), 13, "a component that is not enabled");
   rig.longMode().run(assemble("xor ecx, ecx; xor edx, edx; mov eax, 2; xsetbv", AT.CODE));
   assert.equal(rig.caught(), 13, "x87 cannot be disabled");
+});
+
+test("XGETBV with ECX = 1 is there with XGETBV1 (SDM Vol. 2D XGETBV)", () => {
+  for (const [model, index, vector] of [
+    ["max", 0, -1],
+    ["max", 1, -1],
+    ["max", 2, 13],
+    ["x86-64-v2,+xsave", 0, -1],
+    ["x86-64-v2,+xsave", 1, 13],
+  ] as const) {
+    const rig = machine(model).longMode();
+    rig.engine.set(CR4, (rig.engine.get(CR4) as number) | CR4_BIT.OSXSAVE);
+    rig.engine.set(XCR0, 3);
+    rig.run([0xb9, index, 0, 0, 0, 0x0f, 0x01, 0xd0, 0xf4]); // mov ecx, index; xgetbv; hlt
+    assert.equal(rig.caught(), vector, `${model}, ${index}`);
+    if (vector < 0) assert.equal(rig.engine.gpr(0), 3n);
+  }
 });
 
 test("the time stamp counter moves with IA32_TSC_ADJUST", () => {
