@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { EXIT } from "../../src/isa/exit.ts";
-import { CPL, RIP, STATE_FIELDS } from "../../src/isa/state.ts";
+import { CPL, RIP, SHADOW, STATE_FIELDS } from "../../src/isa/state.ts";
 import { INJECT } from "../../src/vmm/engine.ts";
 import { AT, Rig } from "./rig.ts";
 
@@ -87,6 +87,28 @@ test("an interrupt that waits is offered as soon as the guest accepts it, and no
   rig.engine.setPendingEvents(0);
   assert.equal(rig.engine.run(100), EXIT.HLT);
   assert.equal(rig.caught(), 0x30);
+});
+
+test("a delivery ends the interrupt shadow: what waits comes before the handler's first instruction (SDM Vol. 3A 6.8.3)", () => {
+  // sti; ud2, through a trap gate, so that IF stays set
+  const rig = new Rig().longMode();
+  rig.bytes[AT.IDT + 6 * 16 + 5] = 0xef;
+  rig.write(AT.CODE, [0xfb, 0x0f, 0x0b]);
+  rig.engine.set(RIP, AT.CODE);
+  rig.engine.setPendingEvents(1);
+  let reason: number = EXIT.BUDGET;
+  while (reason === EXIT.BUDGET) reason = rig.engine.run(100);
+  assert.equal(reason, EXIT.INTERRUPT_WINDOW);
+  assert.equal(rig.engine.get(RIP), BigInt(AT.HANDLERS + 6 * 16));
+  assert.ok(rig.engine.canInject(INJECT.INTERRUPT));
+  // A delivery from outside, whatever the shadow was
+  for (const shadow of [1, 2]) {
+    const other = new Rig().longMode();
+    other.engine.set(RIP, AT.CODE);
+    other.engine.set(SHADOW, shadow);
+    assert.ok(other.engine.inject(INJECT.NMI, 2));
+    assert.equal(other.engine.get(SHADOW), 0);
+  }
 });
 
 test("memory written from outside is executed as it now is", () => {

@@ -112,7 +112,7 @@ export const deliverLong = faultingHelper(
     x.put(RIP, target);
     const changed = c.let(inner.or(oldAttr.xor(x.get(CS.attr)).and(SEG_ATTR.L)).or(x.get(RFLAGS).and(FLAG.TF)));
     clearFlagsOnEntry(x, gateType.eq(GATE.INTERRUPT));
-    finishDelivery(x, vector, kind);
+    finishDelivery(x, vector);
     c.if(changed, () => x.invoke(updateMode), undefined, "likely");
     x.done();
   },

@@ -77,7 +77,7 @@ const pushTaskError = faultingHelper("pushTaskError", ["i32", "i32"], [], (x, by
   x.done();
 });
 
-function throughTaskGate(x: Env, selector: Val, ext: Val, kind: Val, vector: Val, error: Val, rip: Val): void {
+function throughTaskGate(x: Env, selector: Val, ext: Val, vector: Val, error: Val, rip: Val): void {
   const { c } = x;
   const tssError = c.let(errorOf(selector).or(ext));
   x.raiseIf(selector.and(4).ne(0).or(errorOf(selector).eqz()), VECTOR.GP, tssError);
@@ -85,7 +85,7 @@ function throughTaskGate(x: Env, selector: Val, ext: Val, kind: Val, vector: Val
   x.raiseIf(tss.attr.and(0x17).ne(1), VECTOR.GP, tssError);
   x.raiseIf(tss.attr.and(SEG_ATTR.P).eqz(), VECTOR.NP, tssError);
   x.invoke(taskSwitch, selector, tss.at, tss.low, TASK_REASON.EVENT, ext, rip);
-  finishDelivery(x, vector, kind);
+  finishDelivery(x, vector);
   // A fault of the new task's segments is pending by now and goes first; there is no stack to push on.
   c.if(error.geS(0).and(x.get(PENDING_VECTOR).ltS(0)), () => {
     c.drop(x.attempt(pushTaskError, select(x.get(TR.attr).and(8), i32(4), 2), error));
@@ -114,7 +114,7 @@ export const deliverProtected = faultingHelper(
     x.raiseIf(gateAttr.and(SEG_ATTR.P).eqz(), VECTOR.NP, gateError);
     const selector = c.let(gate.shrU(16).wrap().and(0xffff));
     c.if(isTask, () => {
-      throughTaskGate(x, selector, ext, kind, vector, error, rip);
+      throughTaskGate(x, selector, ext, vector, error, rip);
       x.done();
     });
 
@@ -180,7 +180,7 @@ export const deliverProtected = faultingHelper(
     x.setGpr(GPR.RSP, 32, newPointer);
     x.put(RIP, target.zx());
     clearFlagsOnEntry(x, type.and(~8).eq(GATE_TYPE.INTERRUPT16));
-    finishDelivery(x, vector, kind);
+    finishDelivery(x, vector);
     x.invoke(updateMode);
     x.done();
   },

@@ -30,7 +30,7 @@ export const deliverReal = faultingHelper("deliverReal", ["i32", "i32", "i64"], 
   setRealSegment(x, i32(SREG.CS), c.let(entry.shrU(16)));
   x.put(RIP, entry.and(0xffff).zx());
   x.put(RFLAGS, x.get(RFLAGS).and(~(FLAG.IF | FLAG.TF | FLAG.AC | FLAG.RF)));
-  finishDelivery(x, vector, kind);
+  finishDelivery(x, vector);
   x.invoke(updateMode);
   x.done();
 });

@@ -3,7 +3,7 @@
 import { i32, select, type Val } from "../../wasm/value.ts";
 import { ANOMALY } from "../anomaly.ts";
 import { anomaly, faultingHelper, helper } from "../helper.ts";
-import { ACTIVITY, PENDING_ERROR, PENDING_VECTOR, RIP, VECTOR } from "../state.ts";
+import { ACTIVITY, NMI_BLOCKED, PENDING_ERROR, PENDING_VECTOR, RIP, VECTOR } from "../state.ts";
 import { deliverLong } from "./deliver-long.ts";
 import { deliverProtected } from "./deliver-protected.ts";
 import { deliverReal } from "./deliver-real.ts";
@@ -94,5 +94,8 @@ export const deliverPending = helper("deliverPending", [], ["i32"], (x) => {
 /** Injects an external interrupt or NMI (kind EVENT.EXTERNAL or EVENT.NMI) at an instruction boundary: 0, or 1 for shutdown. */
 export const deliverInterrupt = helper("deliverInterrupt", ["i32", "i32"], ["i32"], (x, vector, kind) => {
   x.put(ACTIVITY, 0);
+  // From now on, so that the handler of what the delivery raises runs with NMIs blocked too, until its IRET (SDM Vol. 3A 6.7.1; Vol. 3C, "Resuming Guest Software After Handling an Exception":
+  // who repeats the delivery of an NMI that faulted must take the blocking back).
+  x.c.if(kind.eq(EVENT.NMI), () => x.put(NMI_BLOCKED, 1), undefined, "unlikely");
   x.done(x.call(deliverOrCombine, vector, kind, -1));
 });

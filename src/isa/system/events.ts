@@ -3,7 +3,7 @@
 
 import type { Val } from "../../wasm/value.ts";
 import type { Env } from "../semantics.ts";
-import { CPL, DEBUG_TRAPS, DR7, FLAG, IDTR_LIMIT, NMI_BLOCKED, RFLAGS, SHADOW, VECTOR } from "../state.ts";
+import { CPL, DEBUG_TRAPS, DR7, FLAG, IDTR_LIMIT, RFLAGS, SHADOW, VECTOR } from "../state.ts";
 
 export const EVENT = {
   /** Maskable interrupt from outside. */
@@ -35,12 +35,11 @@ export function pushedFlags(x: Env, vector: Val, kind: Val): Val {
   return x.rflags().or(fault.shl(16));
 }
 
-/** Debug state, NMI blocking and the interrupt shadow after delivery (SDM Vol. 3A 6.7.1, 6.8.3; Vol. 3B 17.2.4). */
-export function finishDelivery(x: Env, vector: Val, kind: Val): void {
+/** Debug state and the interrupt shadow after delivery (SDM Vol. 3A 6.8.3; Vol. 3B 17.2.4). */
+export function finishDelivery(x: Env, vector: Val): void {
   x.put(SHADOW, 0);
   // An instruction that faults or that itself goes to a handler is not stepped (SDM Vol. 3B 17.3.1.4).
   x.put(DEBUG_TRAPS, 0);
-  x.c.if(kind.eq(EVENT.NMI), () => x.put(NMI_BLOCKED, 1), undefined, "unlikely");
   x.c.if(vector.eq(VECTOR.DB), () => x.put(DR7, x.get(DR7).and(~DR7_GD)), undefined, "unlikely");
 }
 

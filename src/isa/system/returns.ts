@@ -217,8 +217,9 @@ const iretReal = faultingHelper("iretReal", ["i32"], [], (x, bits) => {
   const { c } = x;
   const size = c.let(bits.shrU(3));
   const virtual = c.let(isVirtual8086(x).ne(0));
-  x.raiseIf(virtual.and(iopl(x).ltU(3)), VECTOR.GP, 0);
+  // NMIs are let through even if IRET faults, this way too (SDM Vol. 3A 6.7.1).
   x.put(NMI_BLOCKED, 0);
+  x.raiseIf(virtual.and(iopl(x).ltU(3)), VECTOR.GP, 0);
   const items = [0, 1, 2].map(() => c.local("i32"));
   const popAll = (width: 16 | 32): void => {
     for (const [index, item] of items.entries()) c.set(item, readStack(x, width, i32(index).mul(size), false).wrap());

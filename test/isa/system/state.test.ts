@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { cpuidTable, engineModel } from "../../../src/cpu/cpuid-leaves.ts";
 import { CPU_MODEL_NAMES, CpuModelError, parseCpuModel } from "../../../src/cpu/model.ts";
+import { EXIT } from "../../../src/isa/exit.ts";
 import { FEATURES } from "../../../src/isa/features.ts";
 import { CR4, CR4_BIT, FCW, FSW, FTW, MXCSR, TSC_ADJUST, VECTOR_BASE, X87_BASE, XCR0 } from "../../../src/isa/state.ts";
 import { INSTRUCTIONS } from "../../../src/isa/table.ts";
@@ -161,6 +162,20 @@ test("INS and OUTS move between ports and memory, and REP can be restarted", () 
     ],
   );
   assert.equal(rig.engine.gpr(0), 0x12344344n);
+});
+
+test("CPUID tells no local APIC where IA32_APIC_BASE has it disabled (SDM Vol. 3A 11.4.3)", () => {
+  const bits = (model: string, base: number): readonly number[] => {
+    const rig = machine(model, { readMsr: (msr) => (msr === 0x1b ? [base, 0] : undefined) }).longMode();
+    assert.equal(rig.run([0xb8, 1, 0, 0, 0, 0x0f, 0xa2, 0xf4]), EXIT.HLT); // mov eax, 1; cpuid; hlt
+    const [ecx, edx] = [1, 2].map((register) => Number(rig.engine.gpr(register)));
+    return [(edx >>> 9) & 1, (ecx >>> 21) & 1];
+  };
+  // APIC, and x2APIC, which is of the model.
+  assert.deepEqual(bits("max", 0xfee00900), [1, 1]);
+  assert.deepEqual(bits("max", 0xfee00d00), [1, 1]);
+  assert.deepEqual(bits("max", 0xfee00100), [0, 1]);
+  assert.deepEqual(bits("max,-apic", 0xfee00900), [0, 0]);
 });
 
 test("models by name and flags, and clear errors", () => {
