@@ -237,9 +237,15 @@ export class LocalApicModel {
     else if (pin === 1) this.events.push("nmi");
   }
 
+  /** A pulse of a source; of an INTR pin it asks the 8259 once, whatever the pin's level. */
   trigger(register: number): void {
-    if (this.mode !== MODE.DISABLED) this.fire(register);
-    else if (register === LINT1) this.events.push("nmi");
+    const entry = this.lvt.get(register) as number;
+    const isPin = register === LINT0 || register === LINT1;
+    if (this.mode === MODE.DISABLED) {
+      if (register === LINT0) this.extIntMessage = true;
+      if (register === LINT1) this.events.push("nmi");
+    } else if (isPin && !(entry & MASKED) && ((entry >> 8) & 7) === 7) this.extIntMessage = true;
+    else this.fire(register);
   }
 
   private sampleLint0(): void {
