@@ -1,18 +1,11 @@
 // What the threads of a machine do to each other, with real threads: no request is lost, no answer goes to another question, order is kept.
 
 import assert from "node:assert/strict";
-import { type TestContext, test } from "node:test";
-import { Worker } from "node:worker_threads";
-import { MAILBOX_BYTES, MailboxBell, MailboxReceiver } from "../../src/host/mailbox.ts";
-import { ManualClock, TimerQueue } from "../../src/vmm/clock.ts";
-import { DeliveryMode } from "../../src/vmm/io/interrupt-message.ts";
-import { InterruptRouter } from "../../src/vmm/io/interrupt-router.ts";
-import { LocalApic } from "../../src/vmm/io/lapic.ts";
-import { Lvt } from "../../src/vmm/io/lapic-registers.ts";
-import { ControlArea, REQUEST, RUN_STATE, VCPU } from "../../src/vmm/parallel/control-area.ts";
+import { test } from "node:test";
+import { MailboxReceiver } from "../../src/host/mailbox.ts";
+import { REQUEST, RUN_STATE, VCPU } from "../../src/vmm/parallel/control-area.ts";
 import { ExitReceiver, setUsual } from "../../src/vmm/parallel/exit-channel.ts";
 import { RangeQueue } from "../../src/vmm/parallel/range-queue.ts";
-import { PostedInterrupts, RemoteApic } from "../../src/vmm/parallel/remote-apic.ts";
 import {
   answerCall,
   callDone,
@@ -21,33 +14,10 @@ import {
   encodeValue,
   startCall,
 } from "../../src/vmm/parallel/vcpu-call.ts";
-import { allDeaf, VcpuLink } from "../../src/vmm/parallel/vcpu-link.ts";
-import { restoreState, saveState } from "../../src/vmm/state.ts";
-import type { Role } from "./parallel-worker.ts";
+import { allDeaf } from "../../src/vmm/parallel/vcpu-link.ts";
+import { interleave, Shared } from "./shared-area.ts";
 
 const limit = { timeout: 120_000 };
-
-class Shared {
-  readonly area: ControlArea;
-  readonly mailbox = new SharedArrayBuffer(MAILBOX_BYTES);
-  readonly links: VcpuLink[];
-  kicks = 0;
-
-  constructor(vcpus = 1) {
-    this.area = new ControlArea(vcpus);
-    const bell = new MailboxBell(this.mailbox);
-    this.links = Array.from({ length: vcpus }, (_, id) => new VcpuLink(this.area, id, () => this.kicks++, bell));
-  }
-
-  start(what: Role["what"], times: number, seed = 0): Promise<number> {
-    const workerData: Role = { what, control: this.area.memory, mailbox: this.mailbox, times, seed };
-    const worker = new Worker(new URL("./parallel-worker.ts", import.meta.url), { workerData });
-    return new Promise((resolve, reject) => {
-      worker.on("message", resolve);
-      worker.on("error", reject);
-    });
-  }
-}
 
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
@@ -95,6 +65,33 @@ test("all vCPUs are deaf only where nothing is on its way to one, and one withou
   links[1].takeRequests();
   links[1].enter(RUN_STATE.RUNNING);
   assert.ok(!allDeaf(area, links));
+});
+
+test("all vCPUs are not deaf where one wakes another and falls asleep while they are looked at", (t) => {
+  let at = 0;
+  for (let more = true; more; at++) {
+    const { area, links } = new Shared(2);
+    const [sleeper, waker] = links;
+    sleeper.enter(RUN_STATE.DEAF);
+    waker.enter(RUN_STATE.RUNNING);
+    let deaf = true;
+    more = interleave(
+      t,
+      at,
+      () => {
+        deaf = allDeaf(area, links);
+      },
+      () => {
+        sleeper.post(REQUEST.NMI);
+        sleeper.sleep(1, true);
+        sleeper.takeRequests();
+        sleeper.enter(RUN_STATE.RUNNING);
+        waker.enter(RUN_STATE.DEAF);
+      },
+    );
+    assert.ok(!deaf, `before access ${at}`);
+  }
+  assert.ok(at > 3);
 });
 
 test("accesses are answered one by one, and what was posted before is done before", limit, async () => {
@@ -206,246 +203,6 @@ test("threads read the same time: one that is told of a time never reads an earl
   }
   assert.equal(wrong, 0);
   assert.equal(await result, 0);
-});
-
-class PostedMachine {
-  readonly shared = new Shared();
-  readonly refused: number[] = [];
-  readonly events: string[] = [];
-  readonly apic: LocalApic;
-  readonly remote: RemoteApic;
-  private readonly posted: PostedInterrupts;
-
-  constructor() {
-    const [link] = this.shared.links;
-    this.posted = new PostedInterrupts(
-      link,
-      () => this.apic,
-      (vector) => this.refused.push(vector),
-    );
-    this.apic = new LocalApic({
-      id: 5,
-      bootstrap: false,
-      timers: new TimerQueue(new ManualClock()),
-      bus: new InterruptRouter(),
-      anomalies: { anomaly: () => {} },
-      timerFrequency: 1e9,
-      tscToNs: () => 0,
-      events: {
-        interruptPending: () => {},
-        nmi: () => this.events.push("nmi"),
-        init: () => this.events.push("init"),
-        startup: (vector) => this.events.push(`startup ${vector}`),
-      },
-    });
-    this.remote = new RemoteApic(link, 5);
-  }
-
-  enable(): void {
-    this.apic.writeMmio(0xf0, 4, 0x1ff);
-    this.posted.publishIdentity();
-  }
-
-  postLevel(): void {
-    this.remote.deliver(DeliveryMode.FIXED, 0x41, true);
-  }
-
-  restored(): void {
-    this.posted.restored();
-  }
-
-  take(): void {
-    this.posted.take(this.shared.links[0].takeRequests());
-  }
-}
-
-/** Does `between` before the `at`-th atomic access of `work`; false if it has fewer. */
-function interleave(t: TestContext, at: number, work: () => void, between: () => void): boolean {
-  let count = 0;
-  for (const name of ["load", "store", "or", "and", "exchange", "compareExchange", "add"] as const) {
-    const original = Atomics[name] as (...parameters: unknown[]) => number;
-    t.mock.method(Atomics, name, (...parameters: unknown[]) => {
-      if (count++ === at) between();
-      return original(...parameters);
-    });
-  }
-  work();
-  t.mock.restoreAll();
-  return count > at;
-}
-
-test("posted vectors reach the IRR, level-triggered ones the TMR", () => {
-  const machine = new PostedMachine();
-  machine.enable();
-  const { remote, apic } = machine;
-  for (const vector of [0x30, 0x7f, 0xff]) assert.ok(remote.deliver(DeliveryMode.FIXED, vector, false));
-  assert.ok(remote.deliver(DeliveryMode.FIXED, 0x41, true));
-  machine.take();
-  assert.equal(apic.readMmio(0x210, 4), 1 << 16);
-  assert.equal(apic.readMmio(0x220, 4), 1 << 1);
-  assert.equal(apic.readMmio(0x230, 4) >>> 0, 0x80000000);
-  assert.equal(apic.readMmio(0x270, 4) >>> 0, 0x80000000);
-  assert.equal(apic.readMmio(0x1a0, 4), 1 << 1);
-  assert.equal(apic.pendingVector(), 0xff);
-});
-
-test("a level that is posted while an edge of its vector is taken stays one, wherever the one comes between the other", (t) => {
-  const cases: readonly ((machine: PostedMachine, at: number) => boolean)[] = [
-    (machine, at) =>
-      interleave(
-        t,
-        at,
-        () => machine.take(),
-        () => machine.postLevel(),
-      ),
-    (machine, at) =>
-      interleave(
-        t,
-        at,
-        () => machine.postLevel(),
-        () => machine.take(),
-      ),
-  ];
-  for (const between of cases) {
-    let at = 0;
-    for (let more = true; more; at++) {
-      const machine = new PostedMachine();
-      machine.enable();
-      machine.remote.deliver(DeliveryMode.FIXED, 0x41, false);
-      more = between(machine, at);
-      if (!more) machine.postLevel();
-      machine.take();
-      assert.equal(machine.apic.readMmio(0x220, 4), 1 << 1, `IRR, ${at}`);
-      assert.equal(machine.apic.readMmio(0x1a0, 4), 1 << 1, `TMR, ${at}`);
-    }
-    assert.ok(at > 3);
-  }
-});
-
-test("a local APIC that is disabled by software takes no vector, and a level that it lost is told", () => {
-  const machine = new PostedMachine();
-  assert.ok(!machine.remote.deliver(DeliveryMode.FIXED, 0x30, true));
-  machine.enable();
-  assert.ok(machine.remote.deliver(DeliveryMode.FIXED, 0x30, true));
-  machine.apic.writeMmio(0xf0, 4, 0xff);
-  machine.take();
-  assert.deepEqual(machine.refused, [0x30]);
-});
-
-test("INIT and start-up in order; a start-up that an INIT overtook has no effect", () => {
-  const machine = new PostedMachine();
-  const { remote } = machine;
-  remote.deliver(DeliveryMode.INIT, 0, false);
-  remote.deliver(DeliveryMode.STARTUP, 0x9a, false);
-  machine.take();
-  assert.deepEqual(machine.events, ["init", "startup 154"]);
-  machine.events.length = 0;
-  remote.deliver(DeliveryMode.STARTUP, 0x12, false);
-  remote.deliver(DeliveryMode.INIT, 0, false);
-  machine.take();
-  assert.deepEqual(machine.events, ["init"]);
-});
-
-test("of start-ups that were not taken the first counts, after an INIT the first that follows it", () => {
-  const machine = new PostedMachine();
-  const { remote } = machine;
-  for (const vector of [0xff, 0x12]) remote.deliver(DeliveryMode.STARTUP, vector, false);
-  machine.take();
-  assert.deepEqual(machine.events.splice(0), ["startup 255"]);
-  remote.deliver(DeliveryMode.STARTUP, 0x21, false);
-  remote.deliver(DeliveryMode.INIT, 0, false);
-  for (const vector of [0x9a, 0x12]) remote.deliver(DeliveryMode.STARTUP, vector, false);
-  machine.take();
-  assert.deepEqual(machine.events, ["init", "startup 154"]);
-});
-
-test("an INIT drops the NMI and the interrupts that were posted before it, an NMI that was posted after it comes after it", () => {
-  const machine = new PostedMachine();
-  machine.enable();
-  const { remote } = machine;
-  // LINT1: NMI.
-  machine.apic.writeMmio(0x360, 4, 0x400);
-  remote.deliver(DeliveryMode.NMI, 0, false);
-  remote.deliver(DeliveryMode.INIT, 0, false);
-  machine.take();
-  assert.deepEqual(machine.events.splice(0), ["init"]);
-  remote.deliver(DeliveryMode.FIXED, 0x41, false);
-  remote.triggerLocal(Lvt.LINT1);
-  remote.deliver(DeliveryMode.INIT, 0, false);
-  remote.deliver(DeliveryMode.STARTUP, 0x9a, false);
-  remote.deliver(DeliveryMode.NMI, 0, false);
-  machine.take();
-  assert.equal(machine.events[0], "nmi", "the pin's, which the INIT makes forget");
-  assert.deepEqual(machine.events.slice(1), ["init", "nmi", "startup 154"]);
-});
-
-test("what comes after an INIT is not lost wherever it is taken meanwhile, and start-ups of two threads do not mix", (t) => {
-  let at = 0;
-  for (let more = true; more; at++) {
-    const machine = new PostedMachine();
-    const { remote } = machine;
-    remote.deliver(DeliveryMode.NMI, 0, false);
-    more = interleave(
-      t,
-      at,
-      () => {
-        remote.deliver(DeliveryMode.INIT, 0, false);
-        remote.deliver(DeliveryMode.STARTUP, 0x9a, false);
-      },
-      () => machine.take(),
-    );
-    machine.take();
-    const events = machine.events.join(", ");
-    assert.match(events, /^(nmi, )?init, startup 154$/);
-  }
-  assert.ok(at > 4);
-  for (at = 0; ; at++) {
-    const machine = new PostedMachine();
-    const { remote } = machine;
-    const more = interleave(
-      t,
-      at,
-      () => remote.deliver(DeliveryMode.STARTUP, 0x55, false),
-      () => remote.deliver(DeliveryMode.STARTUP, 0xaa, false),
-    );
-    machine.take();
-    assert.equal(machine.events.length, 1);
-    assert.match(machine.events[0], /^startup (85|170)$/);
-    if (!more) break;
-  }
-});
-
-test("a pulse of a pin is not missed", () => {
-  const machine = new PostedMachine();
-  machine.enable();
-  // LINT0: fixed vector 50, edge triggered.
-  machine.apic.writeMmio(0x350, 4, 50);
-  machine.remote.setLint(0, true);
-  machine.take();
-  assert.equal(machine.apic.pendingVector(), 50);
-  machine.apic.accept(50);
-  machine.apic.writeMmio(0xb0, 4, 0);
-  machine.remote.setLint(0, false);
-  machine.remote.setLint(0, true);
-  machine.take();
-  assert.equal(machine.apic.pendingVector(), 50);
-});
-
-test("a local APIC that is restored with a pin asserted sees the pin fall", () => {
-  const before = new PostedMachine();
-  before.remote.setLint(0, true);
-  before.take();
-  const machine = new PostedMachine();
-  restoreState(machine.apic, saveState(before.apic));
-  machine.restored();
-  machine.enable();
-  assert.ok(machine.apic.lintAsserted(0));
-  machine.remote.setLint(0, false);
-  machine.take();
-  assert.ok(!machine.apic.lintAsserted(0));
-  machine.remote.setLint(0, true);
-  machine.take();
-  assert.ok(machine.apic.lintAsserted(0));
 });
 
 test("values cross threads as they are", () => {

@@ -208,10 +208,7 @@ export class VcpuThread {
         const requests = link.takeRequests();
         if (requests !== 0) this.take(requests);
       },
-      running: (running) => {
-        if (running) this.interrupts.publishPriority();
-        link.enter(running ? RUN_STATE.RUNNING : RUN_STATE.LOOKING);
-      },
+      running: (running) => this.interrupts.running(running),
     };
   }
 

@@ -5,7 +5,7 @@ import type { ApicPort } from "../io/apic-bus.ts";
 import { DeliveryMode, FIRST_LEGAL_VECTOR } from "../io/interrupt-message.ts";
 import type { LocalApic } from "../io/lapic.ts";
 import { Lvt } from "../io/lapic-registers.ts";
-import { GLOBAL, REQUEST, STARTUP_VECTOR_SHIFT, VCPU } from "./control-area.ts";
+import { GLOBAL, REQUEST, RUN_STATE, STARTUP_VECTOR_SHIFT, VCPU } from "./control-area.ts";
 import type { VcpuLink } from "./vcpu-link.ts";
 
 export class RemoteApic implements ApicPort {
@@ -33,7 +33,7 @@ export class RemoteApic implements ApicPort {
     return this.link.load(VCPU.APIC_ENABLED) !== 0;
   }
 
-  /** As it was when the vCPU last entered guest code. */
+  /** As it was when the vCPU last entered guest code or left it. */
   arbitrationPriority(): number {
     return this.link.load(VCPU.APIC_PRIORITY);
   }
@@ -150,12 +150,17 @@ export class PostedInterrupts {
     this.publishIdentity();
   }
 
-  /** What changes all the time, so that it is published at each entry. */
-  publishPriority(): void {
-    const { words, at } = this.link;
+  /**
+   * The vCPU enters guest code, or leaves it, or had nothing to execute. What changes all the time is published then: a vCPU that stays halted is
+   * not passed over for the priority of an interrupt that it ended before.
+   */
+  running(running: boolean): void {
+    const { link } = this;
+    const { words, at } = link;
     const apic = this.apic();
     words[at + VCPU.APIC_PRIORITY] = apic.arbitrationPriority();
     words[at + VCPU.APIC_ENABLED] = Number(apic.softwareEnabled);
+    link.enter(running ? RUN_STATE.RUNNING : RUN_STATE.LOOKING);
   }
 
   /** A vector that was posted with both trigger modes counts as level triggered: without its bit in the TMR no EOI would reach the source that
