@@ -145,7 +145,7 @@ export const DEBUG_TRAPS = field("debug.traps", "i32");
 export const NMI_BLOCKED = field("nmi.blocked", "i32");
 /** Activity state: 0 running, 1 halted, 2 shutdown, 3 wait-for-SIPI (SDM Vol. 3C 25.4.2 numbering). */
 export const ACTIVITY = field("activity", "i32");
-/** Difference of the guest's TSC to the virtual clock's, in ticks; also read through IA32_TSC_ADJUST. */
+/** Difference of the guest's TSC to the virtual clock's, in ticks: what IA32_TSC_ADJUST counts, and the time of the latest RESET. */
 export const TSC_OFFSET = field("tsc.offset", "i64");
 
 /** MSRs that are plain storage; what may be written to each is in `src/isa/system/msrs.ts`. */

@@ -45,6 +45,8 @@ export interface ExitRecord {
 /** What the thread of a vCPU is given. All of it is shared with the machine's other threads. */
 export interface VcpuThreadParts {
   readonly id: number;
+  /** Virtual time of the latest RESET, from which the vCPU's TSC counts. */
+  readonly resetAt: number;
   readonly control: SharedArrayBuffer;
   readonly mailbox: SharedArrayBuffer;
   readonly ram: WebAssembly.Memory;

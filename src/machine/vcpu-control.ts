@@ -134,7 +134,7 @@ function setRegisters(vcpu: Vcpu, values: RegisterValues): void {
   }
   engine.restore({ ...section, fields });
   if (rflags !== undefined) engine.setRflags(Number(rflags));
-  vcpu.afterRestore();
+  vcpu.registersSet();
 }
 
 function dumpApic(vcpu: Vcpu): ApicDump {

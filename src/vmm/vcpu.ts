@@ -218,11 +218,7 @@ export class Vcpu implements Stateful {
     }
     this.count(reason);
     this.options.trace.exits?.(`${this.source} ${EXIT_NAMES[reason] ?? reason} at ${this.position()}`);
-    const offset = this.engine.get(TSC_OFFSET) as bigint;
-    if (offset !== this.tscOffset) {
-      this.tscOffset = offset;
-      this.apic.tscChanged();
-    }
+    this.followTsc();
     return reason;
   }
 
@@ -237,16 +233,29 @@ export class Vcpu implements Stateful {
     if (this.host.state === VCPU_STATE.RUNNING) this.engine.requestExit();
   }
 
-  /** Power-on reset of processor and local APIC. */
-  reset(): void {
+  /** RESET of processor and local APIC at virtual time `at`. */
+  reset(at: number): void {
     this.nmiPending = false;
     this.initPending = false;
     this.attention = false;
     this.waiting = 0;
     this.apic.reset();
     this.engine.reset("power-on");
-    this.tscOffset = this.engine.get(TSC_OFFSET) as bigint;
+    this.startTsc(at);
     if (!this.options.bootstrap) this.engine.set(ACTIVITY, ACTIVITY_STATE.WAIT_FOR_SIPI);
+  }
+
+  /** The TSC counts from virtual time `at` on: RESET sets it to zero, and INIT leaves it alone (SDM Vol. 3A table 10-1). */
+  startTsc(at: number): void {
+    this.tscOffset = BigInt.asUintN(64, -BigInt(tscAt(at)));
+    this.engine.set(TSC_OFFSET, this.tscOffset);
+  }
+
+  /** The engine's registers were set from outside. */
+  registersSet(): void {
+    this.attention = true;
+    this.waiting = 0;
+    this.followTsc();
   }
 
   afterRestore(): void {
@@ -261,6 +270,14 @@ export class Vcpu implements Stateful {
     const cs = SEGMENTS[SREG.CS].selector;
     const rip = (engine.get(RIP) as bigint).toString(16);
     return `${(engine.get(cs) as number).toString(16)}:${rip} cpl ${engine.get(CPL)} if ${((engine.get(RFLAGS) as number) >> 9) & 1}`;
+  }
+
+  /** An armed deadline moves with the TSC (SDM Vol. 3A 11.5.4.1). */
+  private followTsc(): void {
+    const offset = this.engine.get(TSC_OFFSET) as bigint;
+    if (offset === this.tscOffset) return;
+    this.tscOffset = offset;
+    this.apic.tscChanged();
   }
 
   private notice(): void {

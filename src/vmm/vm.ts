@@ -99,9 +99,9 @@ export class Vm {
     return this.exit;
   }
 
-  /** vCPUs and their APICs as after power-on; the machine may run again. Time goes on. */
-  reset(): void {
-    for (const vcpu of this.vcpus) vcpu.reset();
+  /** RESET of all vCPUs and their APICs at virtual time `at`, from which their TSCs count alike; the machine may run again. Time goes on. */
+  reset(at = this.clock.now()): void {
+    for (const vcpu of this.vcpus) vcpu.reset(at);
     this.exit = undefined;
     this.idleSince = -1;
   }

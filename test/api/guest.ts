@@ -37,6 +37,9 @@ export function multibootKernel(code: readonly number[]): Uint8Array {
   return file;
 }
 
+export const le32 = (value: number): number[] => [...new Uint8Array(Uint32Array.of(value).buffer)];
+/** MOV DWORD [address], value. */
+export const store = (address: number, value: number): number[] => [0xc7, 0x05, ...le32(address), ...le32(value)];
 const mov8 = (value: number): number[] => [0xb0, value];
 const movDx = (port: number): number[] => [0x66, 0xba, port & 0xff, port >> 8];
 const OUT_DX_AL = 0xee;

@@ -5,7 +5,19 @@ import { test } from "node:test";
 import { startMachineThread } from "../../src/host/node/machine-thread.ts";
 import { VirtualMachine } from "../../src/index.ts";
 import { type FromMachine, MESSAGE } from "../../src/machine/protocol.ts";
-import { ECHO, HALT, multibootKernel, out, POWER_OFF, print, REBOOT, SPIN, TRIPLE_FAULT } from "./guest.ts";
+import {
+  ECHO,
+  HALT,
+  le32,
+  multibootKernel,
+  out,
+  POWER_OFF,
+  print,
+  REBOOT,
+  SPIN,
+  store,
+  TRIPLE_FAULT,
+} from "./guest.ts";
 
 const limit = { timeout: 120_000 };
 
@@ -143,10 +155,6 @@ test("a request to a vCPU that cannot be met is refused", limit, async () => {
   await vm.pause();
   await assert.rejects(vm.setRegisters({ rax: "xyz" }), /no hexadecimal/);
 });
-
-const le32 = (value: number): number[] => [...new Uint8Array(Uint32Array.of(value).buffer)];
-/** MOV DWORD [address], value. */
-const store = (address: number, value: number): number[] => [0xc7, 0x05, ...le32(address), ...le32(value)];
 
 /** Starts processor 1 at 8000H, where it sets a byte at 9000H, and waits for that until 2^32 ticks of the TSC are over. */
 function startProcessor(): number[] {

@@ -5,12 +5,9 @@ import { test } from "node:test";
 import { VirtualMachine } from "../../src/index.ts";
 import type { ApicDump } from "../../src/machine/vcpu-control.ts";
 import type { Section } from "../../src/vmm/state.ts";
-import { multibootKernel, SPIN } from "./guest.ts";
+import { le32, multibootKernel, SPIN, store } from "./guest.ts";
 
 const limit = { timeout: 120_000 };
-const le32 = (value: number): number[] => [...new Uint8Array(Uint32Array.of(value).buffer)];
-/** MOV DWORD [address], value. */
-const store = (address: number, value: number): number[] => [0xc7, 0x05, ...le32(address), ...le32(value)];
 /** CMP BYTE [address], value; JNE back to it. */
 const await8 = (address: number, value: number): number[] => [0x80, 0x3d, ...le32(address), value, 0x75, 0xf7];
 
@@ -102,6 +99,45 @@ test("a machine made from a snapshot starts no threads for them either, and the 
     assert.equal(await threadsOf(copy), threads === "one" ? 1 : 3);
   }
 });
+
+for (const mode of [{ threads: "each" }, { threads: "one" }, { deterministic: true }]) {
+  test(`a reset sets the TSCs of all vCPUs to zero at one time: ${JSON.stringify(mode)}`, limit, async () => {
+    const { threads: _, ...rest } = options;
+    await using vm = await VirtualMachine.create({ ...rest, ...mode });
+    await vm.start();
+    await started(vm, 1);
+    await vm.pause();
+    // Guests can have moved theirs before.
+    await vm.setRegisters({ "tsc.offset": "123", "msr.tscAdjust": "123" }, 1);
+    await vm.reset();
+    const { timeNs, vcpuThreads } = await vm.status();
+    assert.ok(timeNs > 0);
+    const offset = BigInt.asUintN(64, -BigInt(timeNs)).toString(16);
+    const offsetsOf = async (machine: VirtualMachine): Promise<(readonly string[])[]> =>
+      Promise.all(
+        Array.from({ length: 8 }, async (_, cpu) => {
+          const registers = await machine.registers(cpu);
+          return [registers["tsc.offset"], registers["msr.tscAdjust"]];
+        }),
+      );
+    const zero = Array.from({ length: 8 }, () => [offset, "0000000000000000"]);
+    assert.deepEqual(await offsetsOf(vm), zero);
+
+    // Also in processors that are started afterwards, here and in a copy.
+    await using copy = await VirtualMachine.create({ ...rest, ...mode, snapshot: await vm.snapshot() });
+    assert.equal((await copy.status()).vcpuThreads, 1);
+    for (const [machine, threads] of [
+      [vm, vcpuThreads],
+      [copy, 1],
+    ] as const) {
+      assert.equal(await threadsOf(machine), threads);
+      await machine.writeMemory(GO, Uint8Array.of(1));
+      await (machine === vm ? vm.resume() : copy.start());
+      await started(machine, 2);
+      assert.deepEqual(await offsetsOf(machine), zero);
+    }
+  });
+}
 
 test("a machine with APIC ids of more than eight bits that is looked at has one thread of a vCPU", limit, async () => {
   await using vm = await VirtualMachine.create({ ...options, cpus: 300 });

@@ -3,7 +3,21 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { type MachineExit, SkepError, VirtualMachine, type VirtualMachineOptions } from "../../src/index.ts";
-import { ECHO, HALT, multibootKernel, out, POWER_OFF, print, REBOOT, SPIN, TRIPLE_FAULT } from "./guest.ts";
+import type { VcpuSections } from "../../src/machine/processors.ts";
+import type { Section } from "../../src/vmm/state.ts";
+import {
+  ECHO,
+  HALT,
+  le32,
+  multibootKernel,
+  out,
+  POWER_OFF,
+  print,
+  REBOOT,
+  SPIN,
+  store,
+  TRIPLE_FAULT,
+} from "./guest.ts";
 
 const limit = { timeout: 60_000 };
 
@@ -116,6 +130,22 @@ test("reset loads the kernel anew", limit, async () => {
   assert.deepEqual((await reader.read()).value, Uint8Array.of(0x41));
   await vm.reset();
   assert.deepEqual((await reader.read()).value, Uint8Array.of(0x41));
+});
+
+test("an armed TSC deadline follows a TSC that is set from outside", limit, async () => {
+  // LVT timer in TSC-deadline mode; ECX = 6E0H, EDX = 1000H, EAX = 0; WRMSR.
+  const arm = [...store(0xfee00320, 0x40040), 0xb9, ...le32(0x6e0), 0xba, ...le32(0x1000), 0x31, 0xc0, 0x0f, 0x30];
+  await using vm = await create([...arm, ...print("A"), ...SPIN]);
+  await vm.start();
+  await vm.serial.readable.getReader().read();
+  await vm.pause();
+  const expiry = async (): Promise<unknown> => {
+    const [{ apic }] = (await vm.snapshot()).state.fields.vcpus as unknown as VcpuSections[];
+    return (apic.fields.timer as Section).fields.expiry;
+  };
+  assert.equal(await expiry(), 2 ** 44);
+  await vm.setRegisters({ "tsc.offset": "80000000000" });
+  assert.equal(await expiry(), 2 ** 43);
 });
 
 test("the exit event says the same as the promise", limit, async () => {

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { EXIT } from "../../src/isa/exit.ts";
-import { ACTIVITY } from "../../src/isa/state.ts";
+import { ACTIVITY, TSC_OFFSET } from "../../src/isa/state.ts";
 import { timeOfTsc } from "../../src/vmm/tsc.ts";
 import { VcpuStateMachine } from "../../src/vmm/vcpu-state.ts";
 import { CoreMachine } from "./core-machine.ts";
@@ -122,6 +122,14 @@ test("reset starts an ended machine again", () => {
   );
   m.engine.steps.push(() => undefined);
   assert.deepEqual(m.run(1), { kind: "yield" });
+});
+
+test("reset sets the TSCs of all vCPUs to zero at one time, whatever they were", () => {
+  const m = new CoreMachine(2);
+  m.clock.set(12_345);
+  m.engines[0].set(TSC_OFFSET, 7n);
+  m.vm.reset();
+  for (const engine of m.engines) assert.equal(engine.get(TSC_OFFSET), 2n ** 64n - 12_345n);
 });
 
 test("vCPU states: only legal transitions", () => {

@@ -3,6 +3,7 @@
 // and serves all of them, since an engine takes time and memory.
 
 import type { Host } from "../../host/host.ts";
+import { TSC_OFFSET } from "../../isa/state.ts";
 import type { Clock } from "../../vmm/clock.ts";
 import { TimerQueue } from "../../vmm/clock.ts";
 import type { Engine } from "../../vmm/engine.ts";
@@ -49,8 +50,8 @@ export class UnstartedVcpus {
     this.options = options;
   }
 
-  /** As the vCPU is now. It is good until the next one is made. */
-  make(link: VcpuLink): Vcpu {
+  /** As the vCPU is now, which was last reset at virtual time `resetAt`. It is good until the next one is made. */
+  make(link: VcpuLink, resetAt: number): Vcpu {
     const { config, host, clock, memory } = this.options;
     const { engine } = this;
     const vcpu = makeVcpu(link.id, {
@@ -70,16 +71,20 @@ export class UnstartedVcpus {
       ...(engine === undefined ? {} : { createEngine: () => engine }),
     });
     this.engine = vcpu.engine;
+    vcpu.startTsc(resetAt);
     handOver(vcpu.apic, config, false);
     new PostedInterrupts(link, () => vcpu.apic, nothing).take(link.load(VCPU.REQUESTS) & HELD);
     return vcpu;
   }
 
   /**
-   * True where `sections` are those of a vCPU that was not started either: what had been posted to it is posted again. The vCPU needs no thread then.
-   * Otherwise its thread is to restore them.
+   * Where `sections` are those of a vCPU that was not started either, what had been posted to it is posted again, and it needs no thread: the virtual
+   * time at which it was last reset. Otherwise undefined: its thread is to restore them.
    */
-  restore(link: VcpuLink, sections: VcpuSections): boolean {
+  restore(link: VcpuLink, sections: VcpuSections): number | undefined {
+    const offset = sections.engine.fields[TSC_OFFSET.name];
+    const resetAt = typeof offset === "bigint" ? Number(BigInt.asUintN(64, -offset)) : Number.NaN;
+    if (!Number.isSafeInteger(resetAt)) return undefined;
     const { fields: apic } = sections.apic;
     const pins = (apic.lvt as Section | undefined)?.fields;
     link.store(VCPU.LINT0, Number(pins?.lint0 === true));
@@ -89,6 +94,6 @@ export class UnstartedVcpus {
         (sections.events.fields.nmiPending === true ? REQUEST.NMI : 0) |
         (apic.extIntMessage === true ? REQUEST.EXTINT : 0),
     );
-    return encodeValue(saveVcpu(this.make(link))) === encodeValue(sections);
+    return encodeValue(saveVcpu(this.make(link, resetAt))) === encodeValue(sections) ? resetAt : undefined;
   }
 }

@@ -19,6 +19,7 @@ import { CodeWrites } from "../../vmm/parallel/shared-code.ts";
 import { spinPause } from "../../vmm/parallel/spin.ts";
 import { CALL, callDone, callResult, startCall } from "../../vmm/parallel/vcpu-call.ts";
 import { allDeaf, STARTS, type VcpuLink } from "../../vmm/parallel/vcpu-link.ts";
+import type { Vcpu } from "../../vmm/vcpu.ts";
 import type { RunOutcome, Vm } from "../../vmm/vm.ts";
 import type { MachineConfig } from "../config.ts";
 import { checkCount, noSuchVcpu, type Processors, saveVcpu, type VcpuSections } from "../processors.ts";
@@ -73,6 +74,8 @@ export class VcpuGroup implements Processors, CodeKeeper {
   private readonly spawned: boolean[];
   /** Answers for those whose thread has not been asked for. */
   private readonly unstarted: UnstartedVcpus;
+  /** By vCPU: when it was last reset, until it has a thread. */
+  private readonly resetAt: number[];
   /** Threads have been asked for that may not be there yet. */
   private starting = false;
   /** By vCPU: it waits for an answer. */
@@ -89,6 +92,7 @@ export class VcpuGroup implements Processors, CodeKeeper {
     this.writes = new CodeWrites(this.links);
     this.codePages = new CodePages(memory.memory, codeMapOffset(memory.bytes));
     this.spawned = this.apicIds.map(() => false);
+    this.resetAt = this.apicIds.map(() => 0);
     this.unstarted = new UnstartedVcpus({ config, host, clock: threads.clock, memory });
     this.links.forEach((link, id) => {
       // As it will be handed over, until its thread says so itself.
@@ -153,8 +157,10 @@ export class VcpuGroup implements Processors, CodeKeeper {
   // ---- State ----
 
   reset(): void {
+    const at = this.options.threads.clock.now();
+    this.resetAt.fill(at);
     for (const [id, link] of this.links.entries()) {
-      if (this.spawned[id]) this.call(id, CALL.RESET);
+      if (this.spawned[id]) this.call(id, CALL.RESET, at);
       else link.takeRequests();
     }
     Atomics.store(this.area.words, GLOBAL.ENDED, ENDED.NO);
@@ -182,7 +188,7 @@ export class VcpuGroup implements Processors, CodeKeeper {
         link.post(REQUEST.NMI);
         return { done: true };
       }
-      if (request.what !== "set-registers") return answerVcpu(this.unstarted.make(link), request);
+      if (request.what !== "set-registers") return answerVcpu(this.makeUnstarted(cpu), request);
     }
     const result = this.call(cpu, CALL.CONTROL, request) as ThreadAnswer;
     if ("refused" in result) throw new SkepError(result.code, result.refused);
@@ -198,14 +204,20 @@ export class VcpuGroup implements Processors, CodeKeeper {
       const settled = links.every((link, id) =>
         saved[id] === undefined ? !spawned[id] : (link.load(VCPU.REQUESTS) & ~REQUEST.ORDER) === 0,
       );
-      if (settled) return saved.map((sections, id) => sections ?? saveVcpu(this.unstarted.make(links[id])));
+      if (settled) return saved.map((sections, id) => sections ?? saveVcpu(this.makeUnstarted(id)));
     }
   }
 
   restore(sections: readonly VcpuSections[], time: number): void {
     checkCount(sections, this.links.length);
     sections.forEach((section, id) => {
-      if (!this.spawned[id] && this.unstarted.restore(this.links[id], section)) return;
+      if (!this.spawned[id]) {
+        const resetAt = this.unstarted.restore(this.links[id], section);
+        if (resetAt !== undefined) {
+          this.resetAt[id] = resetAt;
+          return;
+        }
+      }
       this.call(id, CALL.RESTORE, { sections: section, time } satisfies ThreadRestore);
     });
   }
@@ -226,6 +238,10 @@ export class VcpuGroup implements Processors, CodeKeeper {
 
   // ---- Threads ----
 
+  private makeUnstarted(id: number): Vcpu {
+    return this.unstarted.make(this.links[id], this.resetAt[id]);
+  }
+
   private spawn(id: number): void {
     if (this.spawned[id]) return;
     this.spawned[id] = true;
@@ -233,6 +249,7 @@ export class VcpuGroup implements Processors, CodeKeeper {
     const { threads, memory } = this.options;
     threads.spawn({
       id,
+      resetAt: this.resetAt[id],
       control: this.area.memory,
       mailbox: threads.mailboxMemory,
       ram: memory.memory,

@@ -130,6 +130,7 @@ export class VcpuThread {
       if (link === this.link) this.vm.addVcpu(this.vcpu);
       else router.addLocalApic(new RemoteApic(link, apicIdOf(config.topology, link.id)));
     }
+    this.vcpu.startTsc(parts.resetAt);
     handOver(this.vcpu.apic, config, parts.id === 0);
     this.interrupts.publishIdentity();
   }
@@ -228,7 +229,7 @@ export class VcpuThread {
     const { vcpu } = this;
     switch (call) {
       case CALL.RESET:
-        this.reset();
+        this.reset(argument as number);
         return undefined;
       case CALL.BOOT:
         setInitialState(vcpu.engine, argument as InitialCpuState);
@@ -249,10 +250,11 @@ export class VcpuThread {
     }
   }
 
-  private reset(): void {
+  /** At a virtual time that is the same for all vCPUs. */
+  private reset(at: number): void {
     // Interrupts that are on their way come to nothing; pins keep their levels, and code that was changed is changed.
     this.take(this.link.takeRequests());
-    this.vm.reset();
+    this.vm.reset(at);
     handOver(this.vcpu.apic, this.config, this.vcpu.id === 0);
     this.interrupts.publishIdentity();
   }
