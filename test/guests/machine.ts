@@ -53,8 +53,8 @@ const RESET = 0;
 /** Kernels that end in another way than through the debug exit port. */
 const STATUS: { readonly [name: string]: number } = { "triple-fault": TRIPLE_FAULT, "init-reset": RESET };
 
-/** Kernels that this machine is too small for: they need what is at the reset vector, and CMOS RAM. */
-export const WHOLE_MACHINE: ReadonlySet<string> = new Set(["init", "init-reset"]);
+/** Kernels that this machine is too small for: they need what is at the reset vector, CMOS RAM, or interrupt controllers. */
+export const WHOLE_MACHINE: ReadonlySet<string> = new Set(["init", "init-reset", "pic"]);
 
 /** Lines that are no check that went well. */
 export function failures({ output, status }: GuestResult, name: string): string[] {

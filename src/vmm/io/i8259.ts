@@ -158,6 +158,11 @@ export class I8259 implements Stateful {
     return this.poll;
   }
 
+  /** False from ICW1 to the last word of the initialization. */
+  get initialized(): boolean {
+    return this.ready;
+  }
+
   get masks(): number {
     return this.imr;
   }

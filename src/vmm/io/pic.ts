@@ -138,8 +138,9 @@ export class Pic implements Stateful, PortHandler {
     const ir = this.master.requested;
     if (ir < 0) {
       // The request went away after INTR had been seen. Where it was the slave's, the master had resolved its input already,
-      // and it is the slave that answers with its default IR7; the master then waits for an EOI.
-      if (this.offered < 0 || !this.master.hasSlave(this.offered)) {
+      // and it is the slave that answers with its default IR7; the master then waits for an EOI. What is masked it does not resolve.
+      const resolved = this.offered >= 0 && (this.master.masks & (1 << this.offered)) === 0;
+      if (!resolved || !this.master.hasSlave(this.offered)) {
         this.anomalies.anomaly("pic", "spurious IRQ 7");
         return this.master.vector(DEFAULT_IR);
       }
@@ -170,6 +171,7 @@ export class Pic implements Stateful, PortHandler {
     this.master.setLine(CASCADE, this.slave.requested >= 0);
     const ir = this.master.requested;
     if (ir >= 0) this.offered = ir;
+    else if (!this.master.initialized) this.offered = -1;
     this.setOutput(ir >= 0);
   }
 

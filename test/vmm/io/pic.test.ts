@@ -156,6 +156,26 @@ test("spurious IRQ 15: the slave has no in-service bit, but the master waits for
   assert.equal(b.isr(0x20), 0x04);
 });
 
+test("a slave's request that the master masked, or that was before its initialization, leaves spurious IRQ 7 and nothing in service", () => {
+  const masked = new Board();
+  masked.raise(10);
+  masked.out(0x21, 0xff);
+  assert.equal(masked.pic.acknowledge(), 0x37);
+  assert.equal(masked.isr(0x20), 0);
+  const anew = new Board();
+  anew.raise(10);
+  anew.lower(10);
+  for (const [port, value] of [
+    [0x20, 0x11],
+    [0x21, 0x30],
+    [0x21, 4],
+    [0x21, 1],
+  ])
+    anew.out(port, value);
+  assert.equal(anew.pic.acknowledge(), 0x37);
+  assert.equal(anew.isr(0x20), 0);
+});
+
 test("a request masked after INTR rose is not delivered", () => {
   const b = new Board();
   b.raise(6);

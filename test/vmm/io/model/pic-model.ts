@@ -169,6 +169,7 @@ export class PicModel {
     this.master.setLine(2, this.slave.best() >= 0);
     const n = this.master.best();
     if (n >= 0) this.resolved = n;
+    if (!this.master.initialized) this.resolved = -1;
     this.intr = n >= 0;
   }
 
@@ -181,7 +182,8 @@ export class PicModel {
   acknowledge(): number {
     let n = this.master.best();
     let vector: number;
-    if (n < 0 && this.resolved >= 0 && this.master.isCascade(this.resolved)) n = this.resolved;
+    const { resolved } = this;
+    if (n < 0 && resolved >= 0 && this.master.isCascade(resolved) && !this.master.inputs[resolved].masked) n = resolved;
     if (n < 0) vector = (this.master.words[2] & 0xf8) + 7;
     else {
       this.master.take(n);
