@@ -80,6 +80,28 @@ test("an MSR is there with the feature that brings it, and not without", () => {
   assert.equal(reads("x86-64-v2,-rdtscp,+rdpid", 0xc0000103), NONE, "RDPID alone brings IA32_TSC_AUX");
 });
 
+test("without the feature the host is asked, as for any MSR that is not there; with it, it is not", () => {
+  for (const [model, asked] of [
+    ["x86-64,-tsc_adjust", ["read 3b", "write 3b"]],
+    ["x86-64", []],
+  ] as const) {
+    const calls: string[] = [];
+    const rig = machine(parseCpuModel(model), {
+      readMsr: (msr) => {
+        calls.push(`read ${msr.toString(16)}`);
+        return [0, 0];
+      },
+      writeMsr: (msr) => {
+        calls.push(`write ${msr.toString(16)}`);
+        return true;
+      },
+    }).longMode();
+    assert.equal(rig.run([...move(ECX, 0x3b), ...RDMSR, ...WRMSR, HLT]), EXIT.HLT);
+    assert.equal(rig.caught(), NONE);
+    assert.deepEqual(calls, asked);
+  }
+});
+
 test("IA32_EFER is there with long mode, NX or SYSCALL, and has the bits of each", () => {
   const EFER = 0xc0000080;
   assert.equal(reads("pentium3", EFER), GP);
