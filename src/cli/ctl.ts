@@ -47,6 +47,15 @@ function statusText(status: MachineStatus): string {
   const lines = [
     `${status.state}, ${(status.timeNs / 1e9).toFixed(3)} s of guest time, ${status.memoryBytes / 2 ** 20} MiB of memory`,
   ];
+  const { engine, compiler, threads, seed, topology, x2apicIds, vcpuThreads } = status;
+  const translates =
+    compiler === undefined ? "" : `, compiler on ${compiler === "same" ? "the same thread" : "a thread of its own"}`;
+  lines.push(`engine ${engine}${translates}${seed === undefined ? "" : `, deterministic from seed ${seed}`}`);
+  lines.push(`threads ${threads}, of vCPUs ${vcpuThreads}`);
+  const { sockets, cores, threads: siblings } = topology;
+  lines.push(
+    `cpu ${status.cpu}, sockets ${sockets} cores ${cores} threads ${siblings}${x2apicIds ? ", x2APIC ids" : ""}`,
+  );
   for (const { cpu, apicId, activity, instructions, position } of status.vcpus)
     lines.push(`vcpu${cpu} apic ${apicId} ${activity} ${instructions} instructions, at ${position}`);
   return lines.join("\n");

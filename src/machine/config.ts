@@ -192,6 +192,12 @@ function traceKind(name: string): TraceKind {
   return bad(`there is no trace of "${name}": known are ${Object.keys(TRACE_KINDS).join(", ")}`);
 }
 
+/** Where hot code is translated, if it is: on one thread, whoever wants to read it has it made there (src/host/node/machine-worker.ts). */
+export function compilerPlace(config: MachineConfig): CompilerPlace | undefined {
+  if (config.engine !== "translate") return undefined;
+  return config.threads === "one" && config.trace.includes("code") ? "same" : config.compiler;
+}
+
 /** Checks a request and fills in the defaults. */
 export function machineConfig(request: MachineRequest): MachineConfig {
   const { cpus, topology } = cpuCount(request.cpus ?? 1);

@@ -1,9 +1,11 @@
 // What can be asked of a machine from outside beyond starting and stopping it: state, guest memory, interrupt controllers (bhyve's bhyvectl).
 // Requests and answers are plain JSON.
 
+import type { CpuTopology } from "../cpu/topology.ts";
 import { SkepError } from "../errors.ts";
 import { destinationOf } from "../vmm/io/ioapic.ts";
 import { saveState } from "../vmm/state.ts";
+import { type CompilerPlace, compilerPlace, type EngineName, type MachineConfig, type Threads } from "./config.ts";
 import { bytesOfHex, hexOfBytes } from "./hexadecimal.ts";
 import type { Pc } from "./pc.ts";
 import type { VcpuAnswer, VcpuRequest, VcpuStatus } from "./vcpu-control.ts";
@@ -17,7 +19,22 @@ export type ControlRequest =
   | { readonly what: "write-memory"; readonly gpa: number; readonly bytes: string }
   | { readonly what: "ioapic" };
 
-export interface MachineStatus {
+/** What a machine uses, whether it was asked for or is what machines have otherwise. */
+export interface MachineInUse {
+  readonly engine: EngineName;
+  /** Where hot code is translated, if it is. */
+  readonly compiler?: CompilerPlace;
+  readonly threads: Threads;
+  /** The seed of a deterministic machine. */
+  readonly seed?: number;
+  /** The CPU model with its flags. */
+  readonly cpu: string;
+  readonly topology: CpuTopology;
+  /** There are APIC ids of more than eight bits: processors are in x2APIC mode from the start. */
+  readonly x2apicIds: boolean;
+}
+
+export interface MachineStatus extends MachineInUse {
   readonly state: "created" | "running" | "paused";
   /** Virtual nanoseconds since the machine was created. */
   readonly timeNs: number;
@@ -107,6 +124,20 @@ function noRam(gpa: number, length: number): SkepError {
   return new SkepError("config", `not all of the ${length} bytes at 0x${gpa.toString(16)} are RAM`);
 }
 
+function inUse(config: MachineConfig): MachineInUse {
+  const { engine, threads, seed, cpu, topology, x2apicIds } = config;
+  const compiler = compilerPlace(config);
+  return {
+    engine,
+    ...(compiler === undefined ? {} : { compiler }),
+    threads,
+    ...(seed === undefined ? {} : { seed }),
+    cpu: cpu.name,
+    topology,
+    x2apicIds,
+  };
+}
+
 /** Answers a request; `state` is what the owner knows of the machine. A request that cannot be met is a SkepError. */
 export function answerControl(pc: Pc, request: ControlRequest, state: MachineStatus["state"]): ControlAnswer {
   const { processors } = pc;
@@ -117,6 +148,7 @@ export function answerControl(pc: Pc, request: ControlRequest, state: MachineSta
         state,
         timeNs: pc.vm.clock.now(),
         memoryBytes: pc.memory.bytes,
+        ...inUse(pc.config),
         vcpuThreads: processors.threads,
         vcpus: all({ what: "vcpu-status" }) as VcpuStatus[],
       };

@@ -108,7 +108,7 @@ export class Pc {
   readonly console: VirtioConsole;
   readonly consolePci: VirtioPci;
   readonly disks: readonly VirtioPci[];
-  private readonly config: MachineConfig;
+  readonly config: MachineConfig;
 
   /** Where a deterministic machine has its random numbers from. */
   private readonly random: SeededRandom | undefined;

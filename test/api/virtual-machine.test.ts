@@ -148,6 +148,44 @@ test("an armed TSC deadline follows a TSC that is set from outside", limit, asyn
   assert.equal(await expiry(), 2 ** 43);
 });
 
+test("status says what is in use, asked for or not", limit, async () => {
+  const used = async (options: Partial<VirtualMachineOptions>): Promise<object> => {
+    await using vm = await create(SPIN, options);
+    const { state: _, timeNs: __, vcpus: ___, ...inUse } = await vm.status();
+    return inUse;
+  };
+  assert.deepEqual(await used({}), {
+    memoryBytes: 16 * 2 ** 20,
+    engine: "translate",
+    compiler: "thread",
+    threads: "one",
+    cpu: "x86-64-v2",
+    topology: { sockets: 1, cores: 1, threads: 1 },
+    x2apicIds: false,
+    vcpuThreads: 1,
+  });
+  assert.deepEqual(await used({ cpus: "4,threads=2", deterministic: 7, cpu: "x86-64-v2,+movbe", memory: "8M" }), {
+    memoryBytes: 8 * 2 ** 20,
+    engine: "translate",
+    compiler: "same",
+    threads: "one",
+    seed: 7,
+    cpu: "x86-64-v2,+movbe",
+    topology: { sockets: 1, cores: 2, threads: 2 },
+    x2apicIds: false,
+    vcpuThreads: 1,
+  });
+  assert.deepEqual(await used({ cpus: "4,sockets=2", engine: "interpret" }), {
+    memoryBytes: 16 * 2 ** 20,
+    engine: "interpret",
+    threads: "each",
+    cpu: "x86-64-v2",
+    topology: { sockets: 2, cores: 2, threads: 1 },
+    x2apicIds: false,
+    vcpuThreads: 1,
+  });
+});
+
 test("the exit event says the same as the promise", limit, async () => {
   await using vm = await create(HALT);
   const { promise, resolve } = Promise.withResolvers<Event>();

@@ -85,6 +85,9 @@ after(async () => {
 });
 
 interface Status {
+  engine: string;
+  compiler: string;
+  threads: string;
   state: string;
   memoryBytes: number;
   timeNs: number;
@@ -98,7 +101,12 @@ test("the socket is its owner's alone, and lists the machine", limit, async () =
 });
 
 test("status, pause, registers, resume", limit, async () => {
+  assert.match(
+    await good("status"),
+    /^running, \d+\.\d{3} s of guest time, 16 MiB of memory\nengine translate, compiler on a thread of its own\nthreads one, of vCPUs 1\ncpu x86-64-v2, sockets 1 cores 1 threads 1\nvcpu0 apic 0 running /,
+  );
   const before = (await json("status")) as Status;
+  assert.deepEqual([before.engine, before.compiler, before.threads], ["translate", "thread", "one"]);
   assert.equal(before.state, "running");
   assert.equal(before.memoryBytes, 16 * 2 ** 20);
   assert.equal(before.vcpus.length, 1);

@@ -1,7 +1,7 @@
 // The worker that a machine runs in: builds it from what the owner asked for, runs it to its end, and is gone.
 
 import { parentPort, workerData } from "node:worker_threads";
-import { type MachineRequest, machineConfig } from "../../machine/config.ts";
+import { compilerPlace, type MachineRequest, machineConfig } from "../../machine/config.ts";
 import type { FromMachine, SpawnMessage } from "../../machine/protocol.ts";
 import { asSkepError, MachineRunner, type RunnerOptions } from "../../machine/runner.ts";
 import type { Snapshot } from "../../machine/snapshot.ts";
@@ -48,7 +48,7 @@ try {
     snapshot: data.snapshot,
     ...(await engineFor(config.checkRegions)),
     // Whoever wants to read code has it made here.
-    translator: await translatorFor(config.engine, config.trace.includes("code") ? undefined : data.compiler),
+    translator: await translatorFor(config.engine, compilerPlace(config) === "thread" ? data.compiler : undefined),
     mailbox: new MailboxReceiver(data.mailbox),
     mailboxMemory: data.mailbox,
     post,
