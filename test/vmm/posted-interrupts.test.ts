@@ -173,6 +173,14 @@ test("a local APIC that is disabled by software takes no vector, and a level tha
   assert.deepEqual(machine.refused, [0x30]);
 });
 
+test("a local APIC that is disabled by software is out of lowest-priority arbitration at once", () => {
+  const machine = new PostedMachine();
+  machine.enable();
+  assert.equal(machine.remote.softwareEnabled, true);
+  machine.apic.writeMmio(0xf0, 4, 0xff);
+  assert.equal(machine.remote.softwareEnabled, false);
+});
+
 test("INIT and start-up in order; a start-up that an INIT overtook has no effect", () => {
   const machine = new PostedMachine();
   const { remote } = machine;

@@ -27,7 +27,7 @@ export interface ApicBus {
   watchedVector(): number;
   /** EOI of that one. */
   watchedServed(vector: number): void;
-  /** Id, mode, LDR or DFR changed. */
+  /** Id, mode, LDR or DFR changed, or the APIC accepts interrupts no more. */
   identityChanged(): void;
   /** The APIC began to accept interrupts: messages that nobody took may find a taker. */
   acceptanceChanged(): void;

@@ -501,10 +501,11 @@ export class LocalApic implements Stateful, MmioHandler, ApicPort {
       this.lvt.maskAll();
     }
     this.svr = value;
-    if (toggled && value & SVR_SOFTWARE_ENABLE) {
+    if (!toggled) return;
+    if (value & SVR_SOFTWARE_ENABLE) {
       this.timer.restartPeriodic();
       this.options.bus.acceptanceChanged();
-    }
+    } else this.options.bus.identityChanged();
   }
 
   private writeLvt(lvt: number, written: number): void {
