@@ -12,6 +12,7 @@ import {
   type ControlAnswer,
   type ControlRequest,
   type IoApicPin,
+  type IrqAction,
   type MachineStatus,
   readPieces,
   writePieces,
@@ -33,6 +34,7 @@ export type {
   Console,
   FileSource,
   IoApicPin,
+  IrqAction,
   MachineStatistics,
   MachineStatus,
   RegisterValues,
@@ -301,6 +303,14 @@ export class VirtualMachine extends EventTarget implements AsyncDisposable {
   /** Fires the local interrupt of a pin, LINT0 or LINT1, as its entry in the local vector table says. */
   async lint(pin: 0 | 1, cpu: number | "all" = "all"): Promise<void> {
     await this.control({ what: "vcpu", cpu, request: { what: "lint", pin } });
+  }
+
+  /**
+   * Asserts an ISA interrupt line beside its devices, lets go of it, or both at once. An 8259 takes a line that falls before the guest has acknowledged
+   * as spurious; for the I/O APIC a pulse is an edge.
+   */
+  async irq(irq: number, action: IrqAction): Promise<void> {
+    await this.control({ what: "irq", irq, action });
   }
 
   /** Guest-physical memory. Bytes that are no RAM are refused. */

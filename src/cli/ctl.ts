@@ -5,7 +5,7 @@ import { parseArgs } from "node:util";
 import { SkepError } from "../errors.ts";
 import { ControlClient, socketNames } from "../host/node/control-socket.ts";
 import { reason } from "../host/node/file-block.ts";
-import { type IoApicPin, type MachineStatus, readPieces, writePieces } from "../machine/control.ts";
+import { type IoApicPin, IRQ_ACTIONS, type MachineStatus, readPieces, writePieces } from "../machine/control.ts";
 import type { ApicDump, RegisterValues, VcpuRequest } from "../machine/vcpu-control.ts";
 import { statisticsText } from "./statistics-text.ts";
 
@@ -165,6 +165,13 @@ const COMMANDS: { readonly [name: string]: CtlCommand } = {
       if (pin !== 0 && pin !== 1) throw new SkepError("config", "the local interrupt pins are 0 and 1");
       return vcpu(client, cpu ?? "all", { what: "lint", pin });
     },
+  },
+  irq: {
+    usage: `N ${IRQ_ACTIONS.join("|")}`,
+    help: "drive an ISA interrupt line",
+    args: [2, 2],
+    run: (client, { args }) =>
+      control(client, { what: "irq", irq: number(args[0], "interrupt line"), action: args[1] }),
   },
   regs: {
     usage: "[NAME ...] [--cpu N]",

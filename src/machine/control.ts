@@ -17,7 +17,12 @@ export type ControlRequest =
   | { readonly what: "read-memory"; readonly gpa: number; readonly length: number }
   /** Bytes in hexadecimal. */
   | { readonly what: "write-memory"; readonly gpa: number; readonly bytes: string }
-  | { readonly what: "ioapic" };
+  | { readonly what: "ioapic" }
+  /** Drives an ISA interrupt line beside its devices (bhyve's vm_isa_assert_irq, vm_isa_deassert_irq, vm_isa_pulse_irq). */
+  | { readonly what: "irq"; readonly irq: number; readonly action: IrqAction };
+
+export const IRQ_ACTIONS = ["assert", "deassert", "pulse"] as const;
+export type IrqAction = (typeof IRQ_ACTIONS)[number];
 
 /** What a machine uses, whether it was asked for or is what machines have otherwise. */
 export interface MachineInUse {
@@ -92,6 +97,15 @@ function dumpIoApic(pc: Pc): readonly IoApicPin[] {
       assertions: count,
     };
   });
+}
+
+function driveIrq(pc: Pc, irq: number, action: IrqAction): void {
+  const line = Number.isInteger(irq) ? pc.isaLines[irq] : undefined;
+  if (line === undefined)
+    throw new SkepError("config", `there is no ISA interrupt line ${irq}: they are 0, 1 and 3 to 15`);
+  if (!IRQ_ACTIONS.includes(action)) throw new SkepError("config", `a line can be told to ${IRQ_ACTIONS.join(", ")}`);
+  if (action !== "deassert") line.set(true);
+  if (action !== "assert") line.set(false);
 }
 
 /** Who answers requests: a machine, or the socket of one. */
@@ -177,6 +191,9 @@ export function answerControl(pc: Pc, request: ControlRequest, state: MachineSta
     }
     case "ioapic":
       return dumpIoApic(pc);
+    case "irq":
+      driveIrq(pc, request.irq, request.action);
+      return { done: true };
     default:
       throw new SkepError("config", "there is no such control request");
   }

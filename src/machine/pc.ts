@@ -43,6 +43,7 @@ import { VcpuGroup, type VcpuGroupOptions } from "./parallel/vcpu-group.ts";
 import { LocalProcessors, type Processors } from "./processors.ts";
 import { SeededHost, type SeededRandom } from "./seeded-host.ts";
 import {
+  CASCADE_IRQ,
   ECAM,
   ELCR_HIGH,
   HPET_BASE,
@@ -50,6 +51,7 @@ import {
   IOAPIC,
   IOAPIC_TIMER_PIN,
   IRQ,
+  ISA_IRQS,
   PCI_PIC_IRQS,
   PCI_SLOT,
   PCI_WINDOWS,
@@ -108,6 +110,8 @@ export class Pc {
   readonly console: VirtioConsole;
   readonly consolePci: VirtioPci;
   readonly disks: readonly VirtioPci[];
+  /** What whoever owns the machine asserts of the ISA interrupt lines, by IRQ; undefined where there is no such line. */
+  readonly isaLines: readonly (InterruptPin | undefined)[];
   readonly config: MachineConfig;
 
   /** Where a deterministic machine has its random numbers from. */
@@ -255,12 +259,16 @@ export class Pc {
     this.disks = options.disks.map((disk, n) =>
       this.addVirtio(`virtio-block${n}`, PCI_SLOT.FIRST_DISK + n, new VirtioBlock(disk)),
     );
+    this.isaLines = Array.from({ length: ISA_IRQS }, (_, irq) =>
+      irq === CASCADE_IRQ ? undefined : this.isaPin(irq, "owner"),
+    );
     this.firmwareSetup();
   }
 
   /** Everything as after power-on, but for RAM and time. */
   reset(): void {
     this.processors.reset();
+    for (const line of this.isaLines) line?.set(false);
     const { pic, ioapic, pit, hpet, rtc, pmTimer, acpi, keyboard, port92, resetControl, pci } = this;
     for (const device of [pic, ioapic, pit, hpet, rtc, pmTimer, acpi, keyboard, port92, resetControl, pci])
       device.reset();

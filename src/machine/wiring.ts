@@ -3,6 +3,9 @@
 
 /** ISA interrupts, which the 8259 pair and the I/O APIC both get. */
 export const IRQ = { TIMER: 0, KEYBOARD: 1, COM2: 3, COM1: 4, RTC: 8, SCI: 9 } as const;
+/** Input of the 8259 pair that no device has: the slave's. */
+export const CASCADE_IRQ = 2;
+export const ISA_IRQS = 16;
 /** The 8254 is at input 2 of the I/O APIC; all other ISA interrupts are at the input of their number (MP specification 1.4, 5.3). */
 export const IOAPIC_TIMER_PIN = 2;
 

@@ -148,6 +148,35 @@ test("an armed TSC deadline follows a TSC that is set from outside", limit, asyn
   assert.equal(await expiry(), 2 ** 43);
 });
 
+for (const threads of ["one", "each"])
+  test(`ISA interrupt lines are driven from outside: threads ${threads}`, limit, async () => {
+    // Entry 5 of the I/O APIC: vector 45H, an edge, to processor 0.
+    const entry = [...store(0xfec00000, 0x10 + 2 * 5), ...store(0xfec00010, 0x45)];
+    await using vm = await create([...entry, ...print("A"), ...SPIN], { threads });
+    const reader = vm.serial.readable.getReader();
+    await vm.start();
+    await reader.read();
+    const requested = async (): Promise<string> => (await vm.localApic()).registers.IRR2;
+    const assertions = async (): Promise<number[]> => (await vm.ioApic()).map((pin) => pin.assertions);
+    const idle = await assertions();
+    await vm.irq(6, "pulse");
+    assert.equal(await requested(), "00000000");
+    await vm.irq(5, "pulse");
+    assert.equal(await requested(), "00000020");
+    assert.deepEqual(await assertions(), idle);
+    await vm.irq(0, "assert");
+    await vm.irq(15, "assert");
+    await vm.irq(15, "assert");
+    const held = await assertions();
+    assert.deepEqual([held[2] - idle[2], held[15] - idle[15]], [1, 1]);
+    await vm.irq(0, "deassert");
+    assert.equal((await assertions())[2], idle[2]);
+    await vm.reset();
+    await reader.read();
+    assert.equal((await assertions())[15], idle[15]);
+    await assert.rejects(vm.irq(16, "assert"), /no ISA interrupt line 16/);
+  });
+
 test("status says what is in use, asked for or not", limit, async () => {
   const used = async (options: Partial<VirtualMachineOptions>): Promise<object> => {
     await using vm = await create(SPIN, options);

@@ -185,6 +185,12 @@ test("interrupt controllers and counters", limit, async () => {
   const pins = (await json("ioapic")) as { pin: number; masked: boolean }[];
   assert.equal(pins.length, 24);
   assert.ok(pins.every(({ masked }) => masked));
+  await good("irq", "5", "assert");
+  assert.match(await good("ioapic"), /^pin {2}5 .* asserted by 1$/m);
+  await good("irq", "5", "deassert");
+  assert.doesNotMatch(await good("ioapic"), /asserted/);
+  await refused(["counter", "irq", "2", "pulse"], /there is no ISA interrupt line 2/);
+  await refused(["counter", "irq", "5", "hold"], /told to assert, deassert, pulse/);
   assert.match(await good("stats"), /^timeNs \d+$/m);
 });
 
