@@ -134,7 +134,7 @@ interface EngineExports {
   walk(linear: bigint, access: number): [status: number, gpa: bigint, page: number];
 }
 
-/** Registers that INIT leaves alone (SDM Vol. 3A table 9-1): everything but what it names. */
+/** Registers that INIT leaves alone (SDM Vol. 3A table 10-1): everything but what it names. */
 const KEPT_BY_INIT = /^(msr\.|x87\.|tsc\.|mxcsr|xcr0)/;
 
 export class TranslateEngine implements Engine {

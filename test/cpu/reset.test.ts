@@ -1,4 +1,4 @@
-// What power-on and INIT leave of a processor: SDM Vol. 3A table 9-1 ("IA-32 and Intel 64 Processor States Following Power-up, Reset, or INIT").
+// What power-on and INIT leave of a processor: SDM Vol. 3A table 10-1 ("IA-32 and Intel 64 Processor States Following Power-up, Reset, or INIT").
 // EFER is not in the table: without paging its LMA cannot stay set, and all of it is cleared, as AMD has it (APM Vol. 2 table 14-1).
 
 import assert from "node:assert/strict";
