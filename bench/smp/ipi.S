@@ -86,7 +86,9 @@ main:
 	cli
 	mov $text_done, %esi
 	call puts64
-	ret
+	# A triple fault ends the machine, whatever the other processor does.
+	lidt no_idt
+	int3
 
 # Prints RAX.
 put_number:
@@ -157,6 +159,8 @@ trampoline:
 	ljmpl $CODE32, $other32
 
 	.section .rodata
+no_idt:	.word 0
+	.quad 0
 text_userspace:	.asciz "BENCH-USERSPACE\n"
 text_name:	.asciz "BENCH ipi-alone "
 text_space:	.asciz " "
