@@ -6,14 +6,14 @@ import { CPL, CR0, CR0_BIT, FLAG, PENDING_ERROR, PENDING_VECTOR, RFLAGS, VECTOR 
 import type { Code } from "../wasm/code.ts";
 import type { Memory } from "../wasm/memory.ts";
 import type { FuncRef, ModuleBuilder } from "../wasm/module.ts";
-import { i32, laneOp, op, select, type Val } from "../wasm/value.ts";
+import { i32, laneOp, op, type Val } from "../wasm/value.ts";
 import { breakpointsEnabled, emitDataBreakpoints } from "./breakpoints.ts";
 import { isClosed } from "./code-pages.ts";
 import { bothOpen, crossesPage, emitReach, gather, scatter, secondPage } from "./crossing.ts";
 import { valueType } from "./env.ts";
 import { CROSSING, VAR } from "./layout.ts";
 import { type PagingFuncs, WALK } from "./paging.ts";
-import { implicitTable } from "./tlb.ts";
+import { tableFor } from "./tlb.ts";
 
 export type Width = Bits | 128;
 export const WIDTHS: readonly Width[] = [8, 16, 32, 64, 128];
@@ -148,13 +148,9 @@ export function emitMemoryAccess(
     });
   };
 
-  /**
-   * An access within a page that is in the TLB, unaligned or by the processor itself: runs `hit` with the host offset. The processor's own
-   * accesses have the supervisor's rights at any CPL, and RFLAGS.AC overrides nothing for them (SDM Vol. 3A 4.6.1).
-   */
+  /** An access within a page that is in the TLB, unaligned or by the processor itself: runs `hit` with the host offset. */
   const tryTlb = (c: Code, x: Env, linear: Val, access: Val, write: boolean, hit: (host: Val) => void): void => {
-    const own = i32(implicitTable(write));
-    const table = select(access.eq(SYSTEM), own, x.cpu.ld32(0, write ? VAR.TLB_WRITE : VAR.TLB_READ));
+    const table = tableFor(x.cpu, access.eq(SYSTEM), write);
     const slot = linear.shrU(9).wrap().and(x.cpu.ld32(0, VAR.TLB_INDEX_MASK)).add(table);
     const found = c.let(x.cpu.ld64(slot).xor(linear));
     c.if(found.and(x.cpu.ld64(0, VAR.TLB_MASK)).eqz(), () => hit(found.wrap()));

@@ -24,7 +24,7 @@ import { i32, i64, select, type Val } from "../wasm/value.ts";
 import { breakpointsEnabled } from "./breakpoints.ts";
 import { isClosed } from "./code-pages.ts";
 import { SLOT_BASE, SLOT_SIZE, VAR } from "./layout.ts";
-import { emitTlb, implicitTable, markPage, PAGE_MAPS, type TlbFuncs } from "./tlb.ts";
+import { emitTlb, markPage, PAGE_MAPS, type TlbFuncs, tableFor } from "./tlb.ts";
 
 /** What a walk is asked for, and what a fault's error code is built from (SDM Vol. 3A 4.7). */
 export const WALK = {
@@ -287,12 +287,7 @@ export function emitPaging(m: ModuleBuilder, env: MakeEnv): PagingFuncs {
         .or(breakpointsEnabled(x))
         .eqz(),
       () => {
-        const table = (write: boolean): Val =>
-          select(
-            access.and(WALK.IMPLICIT),
-            i32(implicitTable(write)),
-            cpu.ld32(0, write ? VAR.TLB_WRITE : VAR.TLB_READ),
-          );
+        const table = (write: boolean): Val => tableFor(cpu, access.and(WALK.IMPLICIT), write);
         const global = c.let(page.and(PAGE.GLOBAL));
         c.if(page.and(PAGE.LARGE), () => markPage(x, PAGE_MAPS.LARGE, linear));
         c.if(page.and(PAGE.HUGE), () => markPage(x, PAGE_MAPS.HUGE, linear));

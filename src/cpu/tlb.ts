@@ -86,9 +86,13 @@ function isMarked(x: Env, map: PageMap, linear: Val): Val {
   return x.cpu.ld8u(at, map.at).and(bit);
 }
 
-/** The table for accesses of the processor itself, at any CPL. */
-export function implicitTable(write: boolean): number {
-  return TLB_BASE + (2 * TLB_SETS.SUPERVISOR + (write ? 1 : 0)) * TLB_TABLE_SIZE;
+/**
+ * Address of the table that an access goes by: the one in use or, where it is the processor's own (`implicit`, not zero), the supervisor's. Such
+ * accesses have the supervisor's rights at any CPL, and RFLAGS.AC overrides nothing for them (SDM Vol. 3A 4.6.1).
+ */
+export function tableFor(cpu: Env["cpu"], implicit: Val, write: boolean): Val {
+  const own = TLB_BASE + (2 * TLB_SETS.SUPERVISOR + (write ? 1 : 0)) * TLB_TABLE_SIZE;
+  return select(implicit, i32(own), cpu.ld32(0, write ? VAR.TLB_WRITE : VAR.TLB_READ));
 }
 
 /** Offset of the jump cache's entry for a linear address. */
