@@ -254,13 +254,12 @@ export class LocalApic implements Stateful, MmioHandler, ApicPort {
   }
 
   triggerLocal(lvt: number): void {
-    const disabled = this.mode === ApicMode.DISABLED;
-    // 11.5.1, ExtINT: the processor asks the 8259, as if INTR had been raised; whether the pin still is then does not count, as the source is gone.
-    if (disabled ? lvt === Lvt.LINT0 : this.lvt.isExtInt(lvt)) {
-      this.extIntMessage = true;
-      this.options.events.interruptPending();
-    } else if (!disabled) this.lvt.fire(lvt);
-    else if (lvt === Lvt.LINT1) this.options.events.nmi();
+    if (this.mode === ApicMode.DISABLED) {
+      // 11.4.3: the pins are INTR and NMI.
+      if (lvt === Lvt.LINT0) this.requestExtInt();
+      else if (lvt === Lvt.LINT1) this.options.events.nmi();
+    } else if (this.lvt.isExtInt(lvt)) this.requestExtInt();
+    else this.lvt.fire(lvt);
   }
 
   assertInit(): void {
@@ -283,8 +282,7 @@ export class LocalApic implements Stateful, MmioHandler, ApicPort {
         this.options.events.startup(vector);
         return true;
       case DeliveryMode.EXTINT:
-        this.extIntMessage = true;
-        this.options.events.interruptPending();
+        this.requestExtInt();
         return true;
       case DeliveryMode.SMI:
         this.anomaly("SMI (there is no system management mode)");
@@ -531,6 +529,12 @@ export class LocalApic implements Stateful, MmioHandler, ApicPort {
       if (!(this.svr & SVR_SUPPRESS_EOI_BROADCAST)) this.options.bus.endOfInterrupt(vector);
     } else if (vector === this.options.bus.watchedVector()) this.options.bus.watchedServed(vector);
     this.notify();
+  }
+
+  /** 11.5.1, ExtINT: the processor asks the 8259, as if INTR had been raised; whether a pin still is then does not count. */
+  private requestExtInt(): void {
+    this.extIntMessage = true;
+    this.options.events.interruptPending();
   }
 
   private requestVector(vector: number, level: boolean, fromErrorLvt: boolean): boolean {
