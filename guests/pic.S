@@ -41,6 +41,12 @@ READ_ISR = 0x0b
 	PUT 0x40, 0
 	PUT 0x40, 1
 .endm
+.macro TAKE_TICK
+	START_TIMER
+	sti
+	hlt
+	cli
+.endm
 # Until it is requested, masked or not.
 .macro AWAIT_TIMER
 8501:	READ_PIC MASTER, READ_IRR
@@ -86,29 +92,20 @@ main:
 	call initialize
 
 	# A timer's tick, with a non-specific EOI
-	START_TIMER
-	sti
-	hlt
-	cli
+	TAKE_TICK
 	CHECK "one tick through LINT0", ticks, $1
 	CHECK "in service in its handler", isr, $1
 	READ_PIC MASTER, READ_ISR
 	CHECK "no longer after a non-specific EOI", %rax, $0
 	# A specific one
 	movb $SPECIFIC_EOI, eoi
-	START_TIMER
-	sti
-	hlt
-	cli
+	TAKE_TICK
 	CHECK "another tick", ticks, $2
 	READ_PIC MASTER, READ_ISR
 	CHECK "no longer in service after a specific EOI", %rax, $0
 	# While it is in service nothing of its priority comes
 	movb $0, eoi
-	START_TIMER
-	sti
-	hlt
-	cli
+	TAKE_TICK
 	START_TIMER
 	AWAIT_TIMER
 	LET_IN
@@ -212,14 +209,8 @@ main:
 	mov $3, %bl
 	call initialize
 	movb $0, eoi
-	START_TIMER
-	sti
-	hlt
-	cli
-	START_TIMER
-	sti
-	hlt
-	cli
+	TAKE_TICK
+	TAKE_TICK
 	CHECK "two ticks without an EOI", ticks, $2
 	CHECK "not in service in its handler", isr, $0
 	# With the local APIC disabled LINT0 is the processor's INTR (SDM Vol. 3A 11.4.3)
@@ -227,10 +218,7 @@ main:
 	mov $1, %bl
 	call initialize
 	SET_MSR 0x1b, 0xfee00100
-	START_TIMER
-	sti
-	hlt
-	cli
+	TAKE_TICK
 	CHECK "a tick with the local APIC disabled", ticks, $1
 	SET_MSR 0x1b, 0xfee00900
 	PUT MASTER + 1, 0xff

@@ -58,11 +58,7 @@ for (const [name, code, reason, status] of [
   });
 }
 
-/** MOV of a doubleword to a register of the local APIC. */
-const writeApic = (register: number, value: number): number[] => [
-  ...[0xc7, 0x05, register & 0xff, register >> 8, 0xe0, 0xfe],
-  ...[0, 8, 16, 24].map((shift) => (value >> shift) & 0xff),
-];
+const writeApic = (register: number, value: number): number[] => store(0xfee00000 + register, value);
 const INIT_OTHERS = writeApic(0x300, 0xc4500);
 const NMI_OTHERS = writeApic(0x300, 0xc4400);
 
