@@ -1,4 +1,5 @@
-# Two processors and nothing else: how long an interrupt takes to the other one and back. Prints lines as bench/guest-run.ts reads them.
+# Two processors and nothing else: how long an interrupt takes to the other one and back. Prints lines as bench/guest-run.ts reads them, with the
+# number of rounds for a checksum.
 # Processor 0 sends a fixed interrupt by the xAPIC's ICR (SDM Vol. 3A 11.6.1), the other's handler sends one back. Times by the HPET
 # (IA-PC HPET specification 1.0a, 2.3).
 
@@ -78,7 +79,11 @@ main:
 	call puts64
 	pop %rax
 	call put_number
-	mov $text_checksum, %esi
+	mov $text_space, %esi
+	call puts64
+	mov $ROUNDS, %eax
+	call put_hex64
+	mov $text_newline, %esi
 	call puts64
 	inc %r13d
 	cmp $2, %r13d
@@ -164,7 +169,7 @@ no_idt:	.word 0
 text_userspace:	.asciz "BENCH-USERSPACE\n"
 text_name:	.asciz "BENCH ipi-alone "
 text_space:	.asciz " "
-text_checksum:	.asciz " 0\n"
+text_newline:	.asciz "\n"
 text_done:	.asciz "BENCH-DONE\n"
 	.bss
 	.balign 16
