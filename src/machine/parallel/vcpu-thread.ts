@@ -227,6 +227,8 @@ export class VcpuThread {
 
   private answer(call: number, argument: unknown): unknown {
     const { vcpu } = this;
+    // What was posted before a call is part of the state that it is about: interrupts of the local APIC's, code that was changed of the memory's.
+    this.take(this.link.takeRequests());
     switch (call) {
       case CALL.RESET:
         this.reset(argument as number);
@@ -239,8 +241,6 @@ export class VcpuThread {
       case CALL.CONTROL:
         return this.control(argument as VcpuRequest);
       case CALL.SAVE:
-        // What was posted is part of the local APIC's state.
-        this.take(this.link.takeRequests());
         return saveVcpu(vcpu);
       case CALL.RESTORE:
         this.restore(argument as ThreadRestore);
@@ -252,15 +252,13 @@ export class VcpuThread {
 
   /** At a virtual time that is the same for all vCPUs. */
   private reset(at: number): void {
-    // Interrupts that are on their way come to nothing; pins keep their levels, and code that was changed is changed.
-    this.take(this.link.takeRequests());
+    // Interrupts that were on their way come to nothing; pins keep their levels.
     this.vm.reset(at);
     handOver(this.vcpu.apic, this.config, this.vcpu.id === 0);
     this.interrupts.publishIdentity();
   }
 
   private restore({ sections, time }: ThreadRestore): void {
-    this.take(this.link.takeRequests());
     this.vm.reset();
     this.clock.setTime(time);
     restoreVcpu(this.vcpu, sections);
