@@ -10,6 +10,7 @@ import {
   type Helper,
   hostAddress,
   loadPdptes,
+  pause,
   SERVICES,
   type Service,
   updateMode,
@@ -53,6 +54,7 @@ import {
   CPU_MEMORY_SIZE,
   DECODE_BASE,
   JOURNAL_END,
+  LIMIT_NOW,
   RECORD,
   TLB_BASE,
   TLB_SETS,
@@ -223,6 +225,7 @@ function emitFoundation(limits: EngineMemoryLimits, { journal, ordered }: Engine
   store.provide(flushPage, paging.tlb.flushPage);
   store.provide(flushSpace, paging.tlb.flushSpace);
   store.provide(changeSpace, paging.tlb.changeSpace);
+  store.provide(pause, emitPause(m, cpu));
   store.provide(updateMode, emitUpdateMode(m, env, paging.tlb.retag));
   store.provide(loadPdptes, emitLoadPdptes(m, env, paging.hostOf));
 
@@ -317,6 +320,14 @@ function emitLoadPdptes(m: ModuleBuilder, env: (c: Code) => HelperEnv, hostOf: F
   });
 }
 
+function emitPause(m: ModuleBuilder, cpu: Memory): FuncRef {
+  return m.func("pause", [], [], (c) => {
+    const left = c.let(cpu.ld32(0, VAR.PAUSES).sub(1));
+    c.st32(cpu, 0, left, VAR.PAUSES);
+    c.if(left.eqz(), () => c.st32(cpu, 0, LIMIT_NOW, VAR.LIMIT), undefined, "unlikely");
+  });
+}
+
 /** What regions import (src/cpu/translator). */
 function emitTranslatorExports(
   m: ModuleBuilder,
@@ -328,6 +339,7 @@ function emitTranslatorExports(
 ): void {
   m.exportTable(SUPPORT.TABLE, table);
   for (const [helper, func] of store.independent()) m.exportFunc(SUPPORT.HELPER + helper.name, func);
+  m.exportFunc(SUPPORT.HELPER + pause.name, store.func(pause));
   emitRegionAccess(m, env, paging, invalidateRange);
   m.exportFunc(SUPPORT.IS_BLOCK, emitIsBlock(m, parts.cpu));
   const flags = emitFlagFunctions(m, parts.cpu);

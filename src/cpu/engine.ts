@@ -134,6 +134,26 @@ interface EngineExports {
   walk(linear: bigint, access: number): [status: number, gpa: bigint, page: number];
 }
 
+/** As an object whose properties V8 finds at once: those of an instance's exports it looks up by name each time. */
+function engineExports(exports: WebAssembly.Exports): EngineExports {
+  const { run, deliverInterrupt, updateMode, resetTlb, flushTlb, flushBlocks, blockAt, invalidateRange } =
+    exports as unknown as EngineExports;
+  const { invalidatePage, protectPage, walk } = exports as unknown as EngineExports;
+  return {
+    run,
+    deliverInterrupt,
+    updateMode,
+    resetTlb,
+    flushTlb,
+    flushBlocks,
+    blockAt,
+    invalidateRange,
+    invalidatePage,
+    protectPage,
+    walk,
+  };
+}
+
 /** Registers that INIT leaves alone (SDM Vol. 3A table 10-1): everything but what it names. */
 const KEPT_BY_INIT = /^(msr\.|x87\.|tsc\.|mxcsr|xcr0)/;
 
@@ -181,14 +201,13 @@ export class TranslateEngine implements Engine {
         readCr8: () => host.readCr8(),
         writeCr8: (value: number) => host.writeCr8(value),
         random32: () => host.random32(),
-        pause: () => host.pause(),
         protectPage: (page: number) => host.protectPage(unsigned(page)),
         codeWritten: (at: number, bytes: number) => host.codeWritten(unsigned(at), bytes),
         anomaly: (what: number, argument: number) => host.anomaly(what, argument),
       },
     };
     const instance = new WebAssembly.Instance(options.module, imports);
-    this.exports = instance.exports as unknown as EngineExports;
+    this.exports = engineExports(instance.exports);
     const { emptyPage, codeMap, ramBits } = ramLayout(options.ramBytes, options.slots);
     this.codePages = new CodePages(options.ram, codeMap);
     if (options.ram.buffer.byteLength < ramMemoryBytes(options.ramBytes)) {
@@ -233,11 +252,12 @@ export class TranslateEngine implements Engine {
     );
   }
 
-  run(budget: number): number {
+  run(budget: number, pauses = 0): number {
     // First armed, then asked: what is posted in between is either seen here or kicks the run that follows.
     armKicks(this.limit);
     if (this.host.requested?.() === true) return EXIT.BUDGET;
     this.view.setInt32(VAR.BUDGET, budget, true);
+    this.view.setInt32(VAR.PAUSES, pauses, true);
     this.granted = budget;
     const reason = this.exports.run();
     this.retiredBefore = this.retired();

@@ -80,6 +80,8 @@ export const VAR = {
   COUNT_IN_REGIONS: 0x3100,
   COUNT_REGION_MISSES: 0x3108,
   COUNT_SPLIT_LOCKS: 0x3110,
+  /** PAUSE instructions until the run is to end; 0 or less: it does not end by them. */
+  PAUSES: 0x3114,
 } as const;
 
 /** VAR.LIMIT of a vCPU that is to leave at its next poll. */

@@ -73,6 +73,8 @@ export const hostAddress = service("hostAddress", ["i64", "i32"], ["i32"]);
 export const exchange16 = service("exchange16", ["i64", "i64", "i64", "i64", "i64"], ["i64", "i64"], true);
 /** Loads the four PDPTEs that CR3 points to, checking reserved bits: #GP(0). Nothing is loaded outside PAE paging. */
 export const loadPdptes = service("loadPdptes", ["i64"], [], true);
+/** The guest executed PAUSE: it waits for somebody, who may need this thread. */
+export const pause = service("pause", [], []);
 
 // Host services, answered by JavaScript: the exits of the vCPU that complete in place.
 
@@ -91,8 +93,6 @@ export const readCr8 = hostService("readCr8", [], ["i32"]);
 export const writeCr8 = hostService("writeCr8", ["i32"], []);
 /** 32 random bits. */
 export const random32 = hostService("random32", [], ["i32"]);
-/** The guest executed PAUSE. */
-export const pause = hostService("pause", [], []);
 /** Counts and logs a guest anomaly by number (see ANOMALY in src/isa/anomaly.ts) with one argument. */
 export const anomaly = hostService("anomaly", ["i32", "i32"], []);
 
@@ -105,6 +105,7 @@ export const SERVICES: readonly Service[] = [
   hostAddress,
   exchange16,
   loadPdptes,
+  pause,
   portIn,
   portOut,
   hostReadMsr,
@@ -113,6 +114,5 @@ export const SERVICES: readonly Service[] = [
   readCr8,
   writeCr8,
   random32,
-  pause,
   anomaly,
 ];

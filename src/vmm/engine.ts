@@ -20,8 +20,6 @@ export interface EngineHost {
   readCr8(): number;
   writeCr8(value: number): void;
   random32(): number;
-  /** The guest executed PAUSE: it waits for somebody. */
-  pause(): void;
   /** A page of host memory is to have its first translated code: no other vCPU may write there any more without asking. Returns when every other
    *  has done `Engine.protectPage`, or will before it executes anything; requests to this vCPU may be served meanwhile. */
   protectPage(page: number): void;
@@ -30,7 +28,7 @@ export interface EngineHost {
   codeWritten(host: number, length: number): void;
   /** Asked at each entry, when kicks (src/cpu/kick.ts) count already: true where something has been posted to this vCPU that it shall look at before
    *  it executes anything. Without it nobody posts. */
-  requested?(): boolean;
+  readonly requested?: (() => boolean) | undefined;
   /** ANOMALY number of src/isa/anomaly.ts and an argument. */
   anomaly(what: number, argument: number): void;
 }
@@ -56,8 +54,9 @@ export interface EngineStatistics {
 
 /** One vCPU's executor. */
 export interface Engine {
-  /** Runs about `budget` instructions at most; gives an EXIT reason (src/isa/exit.ts). All guest state is in the registers then. */
-  run(budget: number): number;
+  /** Runs about `budget` instructions at most, or until the guest has executed PAUSE `pauses` times where that is not 0; gives an EXIT reason
+   *  (src/isa/exit.ts). All guest state is in the registers then. */
+  run(budget: number, pauses?: number): number;
   /** Makes a run in progress (on this thread, from within an EngineHost call) return soon. */
   requestExit(): void;
   /** Tells which events wait (EVENT bits). The run loop gives EXIT.INTERRUPT_WINDOW as soon as one can be accepted. */

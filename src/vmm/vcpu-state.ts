@@ -7,15 +7,16 @@
 //
 // The legal transitions stand here and nowhere else.
 
-export const VCPU_STATE = { IDLE: "idle", FROZEN: "frozen", RUNNING: "running", SLEEPING: "sleeping" } as const;
+export const VCPU_STATE = { IDLE: 0, FROZEN: 1, RUNNING: 2, SLEEPING: 3 } as const;
 export type VcpuState = (typeof VCPU_STATE)[keyof typeof VCPU_STATE];
 
-const LEGAL: { readonly [from in VcpuState]: readonly VcpuState[] } = {
-  idle: ["frozen"],
-  frozen: ["running", "sleeping", "idle"],
-  running: ["frozen"],
-  sleeping: ["frozen"],
-};
+/** By state, a bit for each that may come next. */
+const LEGAL = [
+  1 << VCPU_STATE.FROZEN,
+  (1 << VCPU_STATE.RUNNING) | (1 << VCPU_STATE.SLEEPING) | (1 << VCPU_STATE.IDLE),
+  1 << VCPU_STATE.FROZEN,
+  1 << VCPU_STATE.FROZEN,
+] as const;
 
 export class VcpuStateMachine {
   private present: VcpuState = VCPU_STATE.IDLE;
@@ -26,7 +27,8 @@ export class VcpuStateMachine {
 
   /** An illegal transition is a fault of the core, not of the guest. */
   enter(next: VcpuState): void {
-    if (!LEGAL[this.present].includes(next)) throw new Error(`a vCPU cannot go from ${this.present} to ${next}`);
+    if ((LEGAL[this.present] & (1 << next)) === 0)
+      throw new Error(`a vCPU cannot go from state ${this.present} to ${next}`);
     this.present = next;
   }
 }

@@ -73,11 +73,11 @@ export interface VcpuOptions {
 /** What other threads want of a vCPU, and what they have to know of it. */
 export interface PostedRequests {
   /** Whether there is anything. */
-  readonly requested: boolean;
+  requested(): boolean;
   /** Takes it: into the local APIC, and into the engine. From now on the vCPU counts as one that executes guest code: what it is interrupted by
    *  writes to guest memory, and others must not believe meanwhile that it will take what they post before it does. */
   take(): void;
-  /** The vCPU enters guest code, or leaves it, or had nothing to execute. */
+  /** The vCPU enters guest code, or has nothing to execute. */
   running(running: boolean): void;
 }
 
@@ -99,7 +99,6 @@ export class Vcpu implements Stateful {
       "waiting",
       "sliceEnd",
       "tscOffset",
-      "pausesLeft",
       "source",
     ],
   };
@@ -136,8 +135,6 @@ export class Vcpu implements Stateful {
   /** Virtual time at which the present run is to end: a timer that is set to before it ends it early. */
   private sliceEnd = 0;
   private tscOffset = 0n;
-  /** PAUSE instructions until the present run ends in favour of the vCPUs that share the thread. */
-  private pausesLeft = 0;
 
   constructor(options: VcpuOptions) {
     this.options = options;
@@ -205,15 +202,13 @@ export class Vcpu implements Stateful {
   /** Executes about `budget` instructions, not beyond virtual time `sliceEnd` as far as timers set meanwhile ask for it; an EXIT reason. */
   run(budget: number, sliceEnd: number): number {
     this.sliceEnd = sliceEnd;
-    this.pausesLeft = PAUSES;
     this.statistics.entries++;
     this.host.enter(VCPU_STATE.RUNNING);
     this.options.posted?.running(true);
     let reason: number;
     try {
-      reason = this.engine.run(budget);
+      reason = this.engine.run(budget, this.options.sharesThread ? PAUSES : 0);
     } finally {
-      this.options.posted?.running(false);
       this.host.enter(VCPU_STATE.FROZEN);
     }
     this.count(reason);
@@ -371,7 +366,7 @@ export class Vcpu implements Stateful {
   private engineHost(): EngineHost {
     const { io, clock, anomalies, posted } = this.options;
     return {
-      ...(posted === undefined ? {} : { requested: () => posted.requested }),
+      requested: posted && (() => posted.requested()),
       portIn: (port, bytes) => {
         const value = io.readPort(port, bytes as AccessSize);
         this.accessed();
@@ -406,9 +401,6 @@ export class Vcpu implements Stateful {
         this.apic.writeCr8(value & 0xf);
       },
       random32: () => this.options.random32(),
-      pause: () => {
-        if (this.options.sharesThread && --this.pausesLeft === 0) this.requestExit();
-      },
       protectPage: (page) => this.options.code.protectPage(page, this.engine),
       codeWritten: (at, length) => this.options.code.codeWritten(at, length, this.engine),
       anomaly: (what, argument) => {
@@ -421,7 +413,7 @@ export class Vcpu implements Stateful {
   /** After an access that may have set a timer, or have taken long: a deadline within the present run ends it, so that it is not late, and so
    *  does what others have asked for meanwhile. */
   private accessed(): void {
-    if (this.options.timers.next() < this.sliceEnd || this.options.posted?.requested) this.requestExit();
+    if (this.options.timers.next() < this.sliceEnd || this.options.posted?.requested()) this.requestExit();
   }
 
   private readMsr(msr: number): readonly [number, number] | undefined {

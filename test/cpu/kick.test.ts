@@ -11,6 +11,7 @@ import { AT, everything, Rig } from "./rig.ts";
 const SPIN = [0xeb, 0xfe];
 const STI = 0xfb;
 const NOP = 0x90;
+const PAUSE = [0xf3, NOP];
 
 test("a kick between runs is forgotten, one that was posted before is asked for", () => {
   let posted = false;
@@ -45,6 +46,18 @@ test("a kick during the lookup behind STI leaves its shadow", () => {
 });
 
 for (const threshold of [undefined, 1]) {
+  test(`a run ends after so many PAUSEs, where it is to, ${threshold === undefined ? "interpreted" : "translated"}`, () => {
+    const rig = new Rig(everything(), {}, threshold).longMode();
+    rig.run([...PAUSE, 0xeb, 0xfc], AT.CODE, 5000);
+    const executed = (pauses: number): number => {
+      const before = rig.engine.retired();
+      assert.equal(rig.engine.run(1000, pauses), EXIT.BUDGET);
+      return rig.engine.retired() - before;
+    };
+    assert.deepEqual([5, 1, 0, 300].map(executed), [10, 2, 1000, 600]);
+    if (threshold !== undefined) assert.ok(rig.engine.statistics().retiredInRegions > 1000);
+  });
+
   test(`another thread ends runs that would not end, ${threshold === undefined ? "interpreted" : "translated"}`, async () => {
     const rig = new Rig(everything(), {}, threshold).longMode();
     const rounds = 200;

@@ -138,7 +138,6 @@ export class Rig {
         readCr8: () => 0,
         writeCr8: () => undefined,
         random32: () => 4,
-        pause: () => undefined,
         protectPage: () => undefined,
         codeWritten: () => undefined,
         anomaly: () => undefined,

@@ -128,7 +128,6 @@ export function runGuest(
       readCr8: () => 0,
       writeCr8: () => undefined,
       random32: () => 4,
-      pause: () => undefined,
       protectPage: () => undefined,
       codeWritten: () => undefined,
       anomaly: () => undefined,

@@ -22,7 +22,6 @@ class LitmusVcpu {
   private readonly own: Mailbox;
   private readonly others: readonly Mailbox[];
   private memories: readonly WebAssembly.Memory[] = [];
-  private pauses = 0;
 
   constructor(data: VcpuData) {
     this.data = data;
@@ -36,9 +35,6 @@ class LitmusVcpu {
         portOut: () => {
           for (const box of this.others) box.interrupt();
           this.kickOthers();
-        },
-        pause: () => {
-          if (++this.pauses % PAUSES === 0) Atomics.wait(NAP, 0, 0, NAP_MS);
         },
         protectPage: (page) => this.protectPage(page),
         codeWritten: (at, length) => {
@@ -107,8 +103,12 @@ class LitmusVcpu {
       this.serve();
       this.takeInterrupt();
       this.own.running = true;
-      reason = engine.run(BUDGET);
+      const before = engine.retired();
+      reason = engine.run(BUDGET, PAUSES);
       this.own.running = false;
+      // Neither used up nor asked back: it waits.
+      if (reason === EXIT.BUDGET && engine.retired() - before < BUDGET && !this.own.waiting)
+        Atomics.wait(NAP, 0, 0, NAP_MS);
       if (reason !== EXIT.HLT && reason !== EXIT.BUDGET && reason !== EXIT.INTERRUPT_WINDOW)
         throw new Error(`vCPU ${id} left with ${reason}`);
     }

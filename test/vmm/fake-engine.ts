@@ -15,6 +15,8 @@ export class FakeEngine implements Engine {
   /** `interrupt 48`, `nmi 2`: what was injected, in order. */
   readonly injected: string[] = [];
   readonly budgets: number[] = [];
+  /** PAUSE instructions after which the run was to end. */
+  pauses = 0;
   readonly written: [host: number, length: number][] = [];
   pending = 0;
   exitRequests = 0;
@@ -31,8 +33,9 @@ export class FakeEngine implements Engine {
     this.set(RFLAGS, 2);
   }
 
-  run(budget: number): number {
+  run(budget: number, pauses = 0): number {
     this.budgets.push(budget);
+    this.pauses = pauses;
     this.count += budget;
     const step = this.steps.shift();
     if (step === undefined) {

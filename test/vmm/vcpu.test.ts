@@ -40,7 +40,7 @@ test("NMI first, then the maskable interrupt once the window opens; one event an
 test("a vCPU counts as running from when it takes what is posted, so also while an interrupt's frame is written", () => {
   let running = false;
   const m = new CoreMachine(1, undefined, undefined, {
-    requested: false,
+    requested: () => false,
     take: () => {
       running = true;
     },

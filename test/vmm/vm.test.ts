@@ -5,7 +5,7 @@ import { test } from "node:test";
 import { EXIT } from "../../src/isa/exit.ts";
 import { ACTIVITY, TSC_OFFSET } from "../../src/isa/state.ts";
 import { timeOfTsc } from "../../src/vmm/tsc.ts";
-import { VcpuStateMachine } from "../../src/vmm/vcpu-state.ts";
+import { VCPU_STATE, VcpuStateMachine } from "../../src/vmm/vcpu-state.ts";
 import { CoreMachine } from "./core-machine.ts";
 import { halt } from "./fake-engine.ts";
 
@@ -78,7 +78,7 @@ test("idle: the time to be called again is the next timer's, and halted time is 
   m.engine.steps.push(halt(true));
   m.timers.create("t", () => m.vcpu.apic.deliver(0, 0x50, false)).arm(7000);
   assert.deepEqual(m.run(), { kind: "idle", wakeAt: 7000 });
-  assert.equal(m.vcpu.host.state, "sleeping");
+  assert.equal(m.vcpu.host.state, VCPU_STATE.SLEEPING);
   m.clock.set(6000);
   assert.deepEqual(m.run(), { kind: "idle", wakeAt: 7000 });
   m.clock.set(7100);
@@ -134,29 +134,29 @@ test("reset sets the TSCs of all vCPUs to zero at one time, whatever they were",
 
 test("vCPU states: only legal transitions", () => {
   const states = new VcpuStateMachine();
-  assert.equal(states.state, "idle");
-  assert.throws(() => states.enter("running"), /from idle to running/);
-  states.enter("frozen");
-  states.enter("running");
-  assert.throws(() => states.enter("idle"));
-  assert.throws(() => states.enter("sleeping"));
-  states.enter("frozen");
-  states.enter("sleeping");
-  assert.throws(() => states.enter("running"));
-  states.enter("frozen");
-  states.enter("idle");
+  assert.equal(states.state, VCPU_STATE.IDLE);
+  assert.throws(() => states.enter(VCPU_STATE.RUNNING), /from state 0 to 2/);
+  states.enter(VCPU_STATE.FROZEN);
+  states.enter(VCPU_STATE.RUNNING);
+  assert.throws(() => states.enter(VCPU_STATE.IDLE));
+  assert.throws(() => states.enter(VCPU_STATE.SLEEPING));
+  states.enter(VCPU_STATE.FROZEN);
+  states.enter(VCPU_STATE.SLEEPING);
+  assert.throws(() => states.enter(VCPU_STATE.RUNNING));
+  states.enter(VCPU_STATE.FROZEN);
+  states.enter(VCPU_STATE.IDLE);
 });
 
 test("a vCPU is idle again when the run loop has returned, also by an exception of the engine", () => {
   const m = new CoreMachine();
   m.engine.steps.push(() => undefined);
   m.run(1);
-  assert.equal(m.vcpu.host.state, "idle");
+  assert.equal(m.vcpu.host.state, VCPU_STATE.IDLE);
   m.engine.steps.push(() => {
     throw new Error("a fault of the engine");
   });
   assert.throws(() => m.run(1), /a fault of the engine/);
-  assert.equal(m.vcpu.host.state, "idle");
+  assert.equal(m.vcpu.host.state, VCPU_STATE.IDLE);
 });
 
 test("TSC deadlines as times: past, future, beyond what can be counted, with offsets that wrap", () => {

@@ -72,7 +72,6 @@ export class CheckHost {
           () => host.random32(),
           0,
         ),
-      pause: () => this.tell("PAUSE", () => host.pause()),
       protectPage: (page) => host.protectPage(page),
       codeWritten: (at, length) => host.codeWritten(at, length),
       ...(requested === undefined ? {} : { requested: () => requested.call(host) }),

@@ -53,6 +53,7 @@ const APART = new Set([RIP, RIP_BASE, FRES, FX, FCF, RFLAGS].map(({ offset }) =>
 const DERIVED = [
   VAR.BUDGET,
   VAR.LIMIT,
+  VAR.PAUSES,
   VAR.EXIT_REASON,
   VAR.SPACE,
   VAR.EVENT_PENDING,

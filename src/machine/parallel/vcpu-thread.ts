@@ -201,9 +201,7 @@ export class VcpuThread {
   private postedRequests(): PostedRequests {
     const { link } = this;
     return {
-      get requested() {
-        return link.requested;
-      },
+      requested: () => link.requested,
       take: () => {
         link.enter(RUN_STATE.RUNNING);
         const requests = link.takeRequests();

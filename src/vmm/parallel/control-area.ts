@@ -32,6 +32,8 @@ export const VCPU = {
   /** What the vCPU is to look at before it executes more: `REQUEST` bits, and the vector that goes with STARTUP (`STARTUP_VECTOR_SHIFT`). It takes
    *  them all at once; asleep, it waits on this word. */
   REQUESTS: 0,
+  /** Posted interrupts, a bit a vector: those that are edge triggered (8 words), which are nearly all and so go with the request word. */
+  POSTED_EDGE: 1,
   /** Where it is: a `RUN_STATE`. Its own thread writes it. */
   RUN_STATE: LINE,
   /** Counts orders of the machine's thread: changes of phase, and calls. Parked, the vCPU waits on this word. */
@@ -39,10 +41,8 @@ export const VCPU = {
   /** The pins LINT0 and LINT1: count of their changes, so that the lowest bit is the level. */
   LINT0: 2 * LINE + 1,
   LINT1: 2 * LINE + 2,
-  IPIS_RECEIVED: 2 * LINE + 3,
-  /** Posted interrupts, a bit a vector: those that are edge triggered, and those that are level triggered (8 words each). */
-  POSTED_EDGE: 3 * LINE,
-  POSTED_LEVEL: 3 * LINE + 8,
+  /** Posted interrupts that are level triggered (8 words). */
+  POSTED_LEVEL: 3 * LINE,
   /** What others have to know of the local APIC (`ApicIdentity`, and what arbitration compares). */
   APIC_MODE: 4 * LINE,
   APIC_LDR: 4 * LINE + 1,
@@ -75,6 +75,7 @@ export const VCPU = {
   /** Entries of the queues, 2 words each. */
   PROTECT_RANGES: 14 * LINE + 256,
   WRITTEN_RANGES: 14 * LINE + 256 + 256,
+  IPIS_RECEIVED: 14 * LINE + 256 + 256 + 256,
   WORDS: 1024,
 } as const;
 

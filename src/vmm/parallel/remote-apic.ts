@@ -33,7 +33,7 @@ export class RemoteApic implements ApicPort {
     return this.link.load(VCPU.APIC_ENABLED) !== 0;
   }
 
-  /** As it was when the vCPU last entered guest code or left it. */
+  /** As it was when the vCPU last entered guest code or had nothing to execute. */
   arbitrationPriority(): number {
     return this.link.load(VCPU.APIC_PRIORITY);
   }
@@ -151,15 +151,18 @@ export class PostedInterrupts {
   }
 
   /**
-   * The vCPU enters guest code, or leaves it, or had nothing to execute. What changes all the time is published then: a vCPU that stays halted is
+   * The vCPU enters guest code, or has nothing to execute. What changes all the time is published then: a vCPU that stays halted is
    * not passed over for the priority of an interrupt that it ended before.
    */
   running(running: boolean): void {
     const { link } = this;
     const { words, at } = link;
     const apic = this.apic();
-    words[at + VCPU.APIC_PRIORITY] = apic.arbitrationPriority();
-    words[at + VCPU.APIC_ENABLED] = Number(apic.softwareEnabled);
+    const priority = apic.arbitrationPriority();
+    const enabled = Number(apic.softwareEnabled);
+    // Others have this line in their caches, and keep it as long as nothing changes.
+    if (words[at + VCPU.APIC_PRIORITY] !== priority) words[at + VCPU.APIC_PRIORITY] = priority;
+    if (words[at + VCPU.APIC_ENABLED] !== enabled) words[at + VCPU.APIC_ENABLED] = enabled;
     link.enter(running ? RUN_STATE.RUNNING : RUN_STATE.LOOKING);
   }
 
@@ -173,7 +176,8 @@ export class PostedInterrupts {
   private takePosted(apic: LocalApic, first: number, level: boolean): void {
     const { words, at } = this.link;
     for (let word = 0; word < 8; word++) {
-      if (Atomics.load(words, at + first + word) === 0) continue;
+      // What was posted before the request word was taken is seen without an atomic load, and what comes later asks again.
+      if (words[at + first + word] === 0) continue;
       let vectors = Atomics.exchange(words, at + first + word, 0);
       while (vectors !== 0) {
         const bit = 31 - Math.clz32(vectors);

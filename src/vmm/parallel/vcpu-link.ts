@@ -26,6 +26,8 @@ export class VcpuLink {
   readonly at: number;
   private readonly kick: Kick;
   private readonly bell: Doorbell;
+  /** The state that this thread, if it is the vCPU's, has entered last. */
+  private entered = -1;
 
   constructor(area: ControlArea, id: number, kick: Kick, bell: Doorbell) {
     this.id = id;
@@ -112,6 +114,8 @@ export class VcpuLink {
   // ---- The vCPU's thread ----
 
   enter(state: number): void {
+    if (state === this.entered) return;
+    this.entered = state;
     this.store(VCPU.RUN_STATE, state);
   }
 
