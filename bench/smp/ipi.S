@@ -1,11 +1,11 @@
 # Two processors and nothing else: how long an interrupt takes to the other one and back. Prints lines as bench/guest-run.ts reads them, with the
 # number of rounds for a checksum.
-# Processor 0 sends a fixed interrupt by the xAPIC's ICR (SDM Vol. 3A 11.6.1), the other's handler sends one back. Times by the HPET
-# (IA-PC HPET specification 1.0a, 2.3).
+# Processor 0 sends a fixed interrupt by the ICR (SDM Vol. 3A 11.6.1), the other's handler sends one back: as xAPICs, then as x2APICs (11.12) where
+# there are any. Times by the HPET (IA-PC HPET specification 1.0a, 2.3).
 
 #include "kernel.inc"
 
-#define ROUNDS 100000
+#define ROUNDS 500000
 #define APIC PAGE(0)
 #define HPET PAGE(1)
 #define PAGE(n) (TEST + (n) * 4096)
@@ -15,6 +15,12 @@
 #define ICR_HIGH 0x310
 #define ASK 0x40
 #define ANSWER 0x41
+#define SWITCH 0x42
+#define MSR_APIC_BASE 0x1b
+#define EXTENDED (1 << 10)
+#define MSR_EOI 0x80b
+#define MSR_ICR 0x830
+#define CPUID_X2APIC (1 << 21)
 #define NUMBER_DIGITS 20
 
 .macro GATE vector:req, handler:req
@@ -28,6 +34,42 @@
 	movl $(\to << 24), APIC + ICR_HIGH
 	movl $\message, APIC + ICR_LOW
 .endm
+.macro X2APIC_SEND to:req, message:req
+	mov $MSR_ICR, %ecx
+	mov $\message, %eax
+	mov $\to, %edx
+	wrmsr
+.endm
+.macro X2APIC_EOI
+	mov $MSR_EOI, %ecx
+	xor %eax, %eax
+	xor %edx, %edx
+	wrmsr
+.endm
+.macro X2APIC_ON
+	mov $MSR_APIC_BASE, %ecx
+	rdmsr
+	or $EXTENDED, %eax
+	wrmsr
+.endm
+# Times ROUNDS, twice, and prints them under \name; \send is how to ask.
+.macro MEASURE name:req, send:req
+	mov $1, %r13d
+2:	mov HPET + 0xf0, %r12
+	mov $ROUNDS, %ebx
+3:	movl $0, flag
+	\send 1, ASK
+4:	pause
+	cmpl $0, flag
+	je 4b
+	dec %ebx
+	jnz 3b
+	mov $\name, %esi
+	call put_result
+	inc %r13d
+	cmp $2, %r13d
+	jbe 2b
+.endm
 
 	.code64
 	.globl main
@@ -37,6 +79,7 @@ main:
 	orl $1, HPET + 0x10
 	GATE ASK, asked
 	GATE ANSWER, answered
+	GATE SWITCH, switch
 	movl $0x1ff, APIC + SVR
 	SEND 1, 0x4500
 	mov $10000000, %ecx
@@ -53,16 +96,30 @@ main:
 	mov $text_userspace, %esi
 	call puts64
 	sti
-	mov $1, %r13d
-2:	mov HPET + 0xf0, %r12
-	mov $ROUNDS, %ebx
-3:	movl $0, flag
-	SEND 1, ASK
-4:	pause
-	cmpl $0, flag
-	je 4b
-	dec %ebx
-	jnz 3b
+	MEASURE text_xapic, SEND
+	mov $1, %eax
+	cpuid
+	test $CPUID_X2APIC, %ecx
+	jz 1f
+	movl $0, ready
+	SEND 1, SWITCH
+2:	pause
+	cmpl $0, ready
+	je 2b
+	X2APIC_ON
+	GATE ASK, asked_x2apic
+	GATE ANSWER, answered_x2apic
+	MEASURE text_x2apic, X2APIC_SEND
+1:
+	cli
+	mov $text_done, %esi
+	call puts64
+	# A triple fault ends the machine, whatever the other processor does.
+	lidt no_idt
+	int3
+
+# Prints the name at ESI, the number R13, and how long it has been since R12 in nanoseconds.
+put_result:
 	mov HPET + 0xf0, %rax
 	sub %r12, %rax
 	# Femtoseconds a tick
@@ -70,9 +127,8 @@ main:
 	mul %rcx
 	mov $1000000, %ecx
 	div %rcx
-	mov $text_name, %esi
-	call puts64
 	push %rax
+	call puts64
 	mov %r13, %rax
 	call put_number
 	mov $text_space, %esi
@@ -84,16 +140,7 @@ main:
 	mov $ROUNDS, %eax
 	call put_hex64
 	mov $text_newline, %esi
-	call puts64
-	inc %r13d
-	cmp $2, %r13d
-	jbe 2b
-	cli
-	mov $text_done, %esi
-	call puts64
-	# A triple fault ends the machine, whatever the other processor does.
-	lidt no_idt
-	int3
+	jmp puts64
 
 # Prints RAX.
 put_number:
@@ -118,6 +165,22 @@ answered:
 asked:
 	movl $0, APIC + EOI
 	SEND 0, ANSWER
+	iretq
+
+answered_x2apic:
+	movl $1, flag
+	X2APIC_EOI
+	iretq
+
+asked_x2apic:
+	X2APIC_EOI
+	X2APIC_SEND 0, ANSWER
+	iretq
+
+switch:
+	movl $0, APIC + EOI
+	X2APIC_ON
+	movl $1, ready
 	iretq
 
 	.code32
@@ -167,7 +230,8 @@ trampoline:
 no_idt:	.word 0
 	.quad 0
 text_userspace:	.asciz "BENCH-USERSPACE\n"
-text_name:	.asciz "BENCH ipi-alone "
+text_xapic:	.asciz "BENCH ipi-xapic "
+text_x2apic:	.asciz "BENCH ipi-x2apic "
 text_space:	.asciz " "
 text_newline:	.asciz "\n"
 text_done:	.asciz "BENCH-DONE\n"

@@ -134,26 +134,6 @@ interface EngineExports {
   walk(linear: bigint, access: number): [status: number, gpa: bigint, page: number];
 }
 
-/** As an object whose properties V8 finds at once: those of an instance's exports it looks up by name each time. */
-function engineExports(exports: WebAssembly.Exports): EngineExports {
-  const { run, deliverInterrupt, updateMode, resetTlb, flushTlb, flushBlocks, blockAt, invalidateRange } =
-    exports as unknown as EngineExports;
-  const { invalidatePage, protectPage, walk } = exports as unknown as EngineExports;
-  return {
-    run,
-    deliverInterrupt,
-    updateMode,
-    resetTlb,
-    flushTlb,
-    flushBlocks,
-    blockAt,
-    invalidateRange,
-    invalidatePage,
-    protectPage,
-    walk,
-  };
-}
-
 /** Registers that INIT leaves alone (SDM Vol. 3A table 10-1): everything but what it names. */
 const KEPT_BY_INIT = /^(msr\.|x87\.|tsc\.|mxcsr|xcr0)/;
 
@@ -162,6 +142,9 @@ export class TranslateEngine implements Engine {
   private readonly view: DataView;
   private readonly limit: Int32Array;
   private readonly exports: EngineExports;
+  /** Two of the exports, which V8 would look up by name each time. */
+  private readonly execute: EngineExports["run"];
+  private readonly deliver: EngineExports["deliverInterrupt"];
   private readonly codePages: CodePages;
   private readonly model: EngineModel;
   private readonly translator: Translator | undefined;
@@ -207,7 +190,9 @@ export class TranslateEngine implements Engine {
       },
     };
     const instance = new WebAssembly.Instance(options.module, imports);
-    this.exports = engineExports(instance.exports);
+    this.exports = instance.exports as unknown as EngineExports;
+    this.execute = this.exports.run;
+    this.deliver = this.exports.deliverInterrupt;
     const { emptyPage, codeMap, ramBits } = ramLayout(options.ramBytes, options.slots);
     this.codePages = new CodePages(options.ram, codeMap);
     if (options.ram.buffer.byteLength < ramMemoryBytes(options.ramBytes)) {
@@ -259,7 +244,7 @@ export class TranslateEngine implements Engine {
     this.view.setInt32(VAR.BUDGET, budget, true);
     this.view.setInt32(VAR.PAUSES, pauses, true);
     this.granted = budget;
-    const reason = this.exports.run();
+    const reason = this.execute();
     this.retiredBefore = this.retired();
     this.granted = undefined;
     this.translator?.work();
@@ -283,7 +268,7 @@ export class TranslateEngine implements Engine {
 
   inject(kind: number, vector: number): boolean {
     this.set(ACTIVITY, 0);
-    return this.exports.deliverInterrupt(vector, kind === INJECT.NMI ? INJECTED.NMI : INJECTED.EXTERNAL) === 0;
+    return this.deliver(vector, kind === INJECT.NMI ? INJECTED.NMI : INJECTED.EXTERNAL) === 0;
   }
 
   get(field: Field): number | bigint {

@@ -261,6 +261,20 @@ export function emitPaging(m: ModuleBuilder, env: MakeEnv): PagingFuncs {
     const x = env(c);
     const [linear, access] = c.params;
     const { cpu } = x;
+    const device = c.local("i64", -1n);
+    c.if(access.and(WALK.PROBE | WALK.FETCH | WALK.IMPLICIT).eqz(), () => {
+      c.set(device, linear.and(-4096n).or(access.zx()));
+      c.if(
+        cpu
+          .ld64(0, VAR.DEVICE_PAGE)
+          .eq(device)
+          .and(cpu.ld32(0, VAR.DEVICE_TABLE).eq(cpu.ld32(0, VAR.TLB_READ))),
+        () => {
+          c.st64(cpu, 0, cpu.ld64(0, VAR.DEVICE_GPA).or(linear.and(0xfffn)), VAR.MMIO_GPA);
+          c.ret(2, 0);
+        },
+      );
+    });
     // Non-canonical addresses have no translation; the caller has raised for them.
     const [status, gpa, page] = c.callMany(walk, [linear, access]);
     c.if(status, () => c.ret(1, 0), undefined, "unlikely");
@@ -270,6 +284,11 @@ export function emitPaging(m: ModuleBuilder, env: MakeEnv): PagingFuncs {
       host.eq(-1).or(access.and(WALK.WRITE).ne(0).and(writableHost.eq(-1))),
       () => {
         c.st64(cpu, 0, gpa, VAR.MMIO_GPA);
+        c.if(device.ne(-1n), () => {
+          c.st64(cpu, 0, device, VAR.DEVICE_PAGE);
+          c.st64(cpu, 0, gpa.and(-4096n), VAR.DEVICE_GPA);
+          c.st32(cpu, 0, cpu.ld32(0, VAR.TLB_READ), VAR.DEVICE_TABLE);
+        });
         c.ret(2, 0);
       },
       undefined,

@@ -237,11 +237,14 @@ export function emitTlb(m: ModuleBuilder, env: (c: Code) => Env): TlbFuncs {
   };
   const currentPcid = (x: Env): Val => select(x.get(CR4).and(CR4_BIT.PCIDE), x.get(CR3).wrap().and(0xfff), i32(0));
 
+  const forgetDevice = (x: Env): void => x.c.st32(x.cpu, 0, 0, VAR.DEVICE_TABLE);
+
   const flushTlb = m.func("flushTlb", ["i32"], [], (c) => {
     const x = env(c);
     const { cpu } = x;
     const [scope] = c.params;
     count(x);
+    forgetDevice(x);
     c.invoke(emptyShared);
     c.if(
       scope.eq(flushScope.SPACE),
@@ -265,6 +268,7 @@ export function emitTlb(m: ModuleBuilder, env: (c: Code) => Env): TlbFuncs {
     const x = env(c);
     const { cpu } = x;
     const [pcid, keep] = c.params;
+    forgetDevice(x);
     const present = c.let(cpu.ld32(0, VAR.SPACE));
     const chosen = c.local("i32", -1);
     const oldest = c.local("i32", 0);
@@ -322,6 +326,7 @@ export function emitTlb(m: ModuleBuilder, env: (c: Code) => Env): TlbFuncs {
     const x = env(c);
     const { cpu } = x;
     const [linear] = c.params;
+    forgetDevice(x);
     // All of a large page goes, whichever of its addresses is named (SDM Vol. 3A 4.10.4.1).
     c.if(isMarked(x, PAGE_MAPS.HUGE, linear), () => {
       c.invoke(flushTlb, flushScope.ALL);

@@ -410,10 +410,9 @@ export class Vcpu implements Stateful {
     };
   }
 
-  /** After an access that may have set a timer, or have taken long: a deadline within the present run ends it, so that it is not late, and so
-   *  does what others have asked for meanwhile. */
+  /** After an access that may have set a timer: a deadline within the present run ends it, so that it is not late. */
   private accessed(): void {
-    if (this.options.timers.next() < this.sliceEnd || this.options.posted?.requested()) this.requestExit();
+    if (this.options.timers.next() < this.sliceEnd) this.requestExit();
   }
 
   private readMsr(msr: number): readonly [number, number] | undefined {
