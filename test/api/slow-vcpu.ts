@@ -5,6 +5,5 @@ import type { VcpuWorkerData } from "../../src/host/node/vcpu-worker.ts";
 
 const SECONDS = 5;
 
-if ((workerData as VcpuWorkerData).parts.id > 0)
-  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, SECONDS * 1000);
+if ((workerData as VcpuWorkerData).id > 0) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, SECONDS * 1000);
 await import("../../src/host/node/vcpu-worker.ts");

@@ -8,14 +8,16 @@ import { webHost } from "../host.ts";
 import type { CompilerConnection } from "./compiler-connection.ts";
 import { translatorFor } from "./translator.ts";
 
+/** What it works with comes as its one message (`VcpuThreadParts`), so that it can be started before that is known. */
 export interface VcpuWorkerData {
-  readonly parts: VcpuThreadParts;
+  readonly id: number;
   readonly machine: MachineRequest;
   /** To the compiler, where that has a thread. */
   readonly compiler?: readonly CompilerConnection[];
 }
 
-const { parts, machine, compiler } = workerData as VcpuWorkerData;
+const { machine, compiler } = workerData as VcpuWorkerData;
 const config = machineConfig(machine);
 const translator = await translatorFor(config.engine, compiler);
+const parts = await new Promise<VcpuThreadParts>((resolve) => parentPort?.once("message", resolve));
 new VcpuThread({ parts, config, translator, host: webHost, post: (message) => parentPort?.postMessage(message) }).run();

@@ -55,6 +55,7 @@ export interface VcpuGroupOptions {
 
 /** So long the thread looks out for more after it has answered something, before it sleeps. */
 const LOOKOUT_NS = 30_000;
+const LOOKS_BETWEEN_CLOCKS = 8;
 /** Waits are looked into again after so long, in case that something went wrong. */
 const WAIT_MS = 100;
 /** So many such waits vCPUs have to come to their end. */
@@ -142,6 +143,7 @@ export class VcpuGroup implements Processors, CodeKeeper {
     const { vm, threads } = this.options;
     let lookout = 0;
     for (;;) {
+      const bell = threads.mailbox.bell();
       if (this.serve()) lookout = threads.clock.now() + LOOKOUT_NS;
       if (this.starting) this.awaitThreads();
       this.lookForTripleFault();
@@ -149,9 +151,22 @@ export class VcpuGroup implements Processors, CodeKeeper {
       const outcome = vm.run(poll);
       if (outcome.kind !== "idle") return outcome;
       if (poll()) return { kind: "yield" };
-      if (threads.clock.now() >= lookout) return outcome;
+      if (!this.rangOrDue(bell, lookout, outcome.wakeAt)) return outcome;
+    }
+  }
+
+  /** Looks out for the doorbell until virtual time `lookout`: whoever has just asked something often asks again. True also where a timer is due. */
+  private rangOrDue(bell: number, lookout: number, due: number): boolean {
+    const { mailbox, clock } = this.options.threads;
+    for (let looks = 0; mailbox.bell() === bell; looks++) {
+      if (looks % LOOKS_BETWEEN_CLOCKS === 0) {
+        const now = clock.now();
+        if (now >= due) return true;
+        if (now >= lookout) return false;
+      }
       spinPause();
     }
+    return true;
   }
 
   // ---- State ----

@@ -164,9 +164,11 @@ export class VcpuThread {
   private execute(orders: number): void {
     const { link, vm, clock } = this;
     const outcome = vm.run(() => {
+      this.exits.flush();
       this.output.flushIfDue();
       return link.orders !== orders;
     });
+    this.exits.flush();
     if (outcome.kind === "exit") {
       // The one end that a vCPU alone can make.
       Atomics.store(link.words, GLOBAL.ENDED, ENDED.TRIPLE_FAULT);

@@ -13,6 +13,9 @@ const TWO_32 = 2 ** 32;
 /** An answer that takes longer than so many looks is waited for asleep. */
 const SPINS = 400;
 
+/** Posted writes to ports that the devices' thread is woken for at once; fewer wait for the end of the run. A console's line is many of them. */
+const RING_AFTER = 16;
+
 /** A range of guest-physical memory where writes are posted. */
 export interface PostedRange {
   readonly base: number;
@@ -49,6 +52,8 @@ export class ExitChannel implements IoAccess {
   private readonly posted: PostedAccesses;
   /** Position of the port that the access before wrote to without waiting; -1 if it was none. */
   private justPosted = -1;
+  /** Posted writes that the devices' thread was not woken for. */
+  private unrung = 0;
 
   constructor(link: VcpuLink, bell: Doorbell, posted: PostedAccesses) {
     this.link = link;
@@ -124,8 +129,18 @@ export class ExitChannel implements IoAccess {
     words[entry + 3] = value;
     this.statistics.posted++;
     Atomics.store(words, at + VCPU.WRITES_POSTED, (written + 1) | 0);
-    this.bell.ring();
+    if ((size & IS_PORT) === 0 || ++this.unrung >= RING_AFTER) this.ring();
     return true;
+  }
+
+  private ring(): void {
+    this.unrung = 0;
+    this.bell.ring();
+  }
+
+  /** To be called where a run ends: what was posted is not left lying. */
+  flush(): void {
+    if (this.unrung !== 0) this.ring();
   }
 
   private exit(access: number, address: number, size: number, value: number): number {
@@ -139,7 +154,7 @@ export class ExitChannel implements IoAccess {
     words[at + VCPU.EXIT_VALUE] = value;
     const turn = at + VCPU.EXIT_TURN;
     Atomics.store(words, turn, TURN.DEVICES);
-    this.bell.ring();
+    this.ring();
     for (let n = 0; n < SPINS && Atomics.load(words, turn) === TURN.DEVICES; n++) spinPause();
     if (Atomics.load(words, turn) === TURN.DEVICES) this.statistics.slept++;
     while (Atomics.load(words, turn) === TURN.DEVICES) Atomics.wait(words, turn, TURN.DEVICES);
