@@ -228,6 +228,40 @@ test("regions between which the guest goes to and fro are made one", () => {
   assert.deepEqual([after.regions, after.regionInstructions], [regions, regionInstructions]);
 });
 
+test("of a kernel's path that becomes hot as a whole one region is made, and few more where it is entered in the middle", () => {
+  const compiler = new Elsewhere();
+  const threshold = 50;
+  const blocks = 20;
+  // Blocks of: add eax, 1; jmp to the next. Then: dec ecx; jnz to the first; hlt
+  const path = Array.from({ length: blocks }, () => [0x83, 0xc0, 1, 0xeb, 0]).flat();
+  const back = -(path.length + 4);
+  const code = [...path, 0xff, 0xc9, 0x75, back, HLT];
+  const upper = 0xffffff8000000000n;
+  const regions = (base: bigint): ((from: number, times: number) => number) => {
+    const rig = connected(compiler.connect, threshold);
+    rig.view.setBigUint64(AT.PML4 + 511 * 8, rig.view.getBigUint64(AT.PML4, true), true);
+    rig.write(AT.CODE, code);
+    return (from, times) => {
+      rig.engine.setGpr(0, 0n);
+      rig.engine.setGpr(1, BigInt(times));
+      rig.engine.set(RIP, base + BigInt(AT.CODE + from * 5));
+      while (rig.engine.run(count(rig, "regions") === 0 ? 300 : 1_000_000) !== EXIT.HLT);
+      assert.equal(Number(rig.engine.gpr(0)), blocks * times - from);
+      compiler.work();
+      rig.engine.set(RIP, base + BigInt(AT.CODE + path.length + 4));
+      rig.engine.run(1);
+      return count(rig, "regions");
+    };
+  };
+  const kernel = regions(upper);
+  assert.equal(kernel(0, threshold * 2 - 1), 1);
+  assert.equal(kernel(0, threshold * 10), 1);
+  for (let n = 0; n < threshold * 4; n++) kernel(7, 1);
+  const inTheMiddle = kernel(7, 1) - 1;
+  assert.ok(inTheMiddle > 0 && inTheMiddle < 4, `${inTheMiddle} more`);
+  assert.ok(regions(0n)(0, threshold * 2 - 1) > blocks / 2, "a program gets one wherever it is hot");
+});
+
 test("a guest that writes and runs new functions without end keeps within bounds", () => {
   const functions = Number(process.env.SKEP_TEST_FUNCTIONS ?? 1500);
   const modules = functions > 50_000 ? undefined : 16;

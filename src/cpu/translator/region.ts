@@ -264,7 +264,7 @@ class Discovery {
   }
 
   private isWarm(record: number): boolean {
-    return this.reader.heat(record) * 32 >= this.threshold;
+    return this.reader.covered.has(record) || this.reader.heat(record) * 32 >= this.threshold;
   }
 
   private endOf(block: Found): End {

@@ -62,7 +62,7 @@ export interface TranslatorStatistics {
 
 /** Executions after which translating pays: on the thread that runs the guest a region costs some 0.4 ms, and it saves some 20 ns an execution. On
  *  another thread it costs finding and installing, some 0.1 ms; but what V8 then does to optimize it takes processor time on further threads. */
-const THRESHOLD = { SAME_THREAD: 16_000, BACKGROUND: 10_000 } as const;
+const THRESHOLD = { SAME_THREAD: 16_000, BACKGROUND: 8_000 } as const;
 /** Regions that have been asked for and not come yet; what else becomes hot waits. */
 const PENDING_MAX = 512;
 /** Runs from one look at what was entered to the next. */
@@ -99,8 +99,10 @@ export class Translator {
   private readonly threshold: number;
   private readonly askAfter: number;
   private readonly largeAfter: number;
-  /** First records of the entries of regions that are on their way, by the host address of the region's first block. */
+  /** First records of the blocks of regions that are on their way, by the host address of the region's first block. */
   private readonly pending = new Map<number, readonly number[]>();
+  private readonly pendingBlocks = new Set<number>();
+  /** Those where such a region may be entered. */
   private readonly pendingEntries = new Set<number>();
   /** Found at the end of the last run, and not asked for yet. */
   private found: Found[] = [];
@@ -171,6 +173,7 @@ export class Translator {
     this.installer.forgetBlocks();
     this.log?.forgotten();
     this.pending.clear();
+    this.pendingBlocks.clear();
     this.pendingEntries.clear();
     this.misfits.clear();
     this.growing.clear();
@@ -188,6 +191,12 @@ export class Translator {
       const record = view.getUint32(HOT_LIST + n * 16, true);
       const linearPage = view.getBigInt64(HOT_LIST + n * 16 + 8, true);
       if (!reader.isUsable(record) || reader.isPatched(record) || this.pendingEntries.has(record)) continue;
+      // Most blocks of a region are not entered from outside once it is there; one that becomes hot again gets a region of its own. A program's loops
+      // are better off with one wherever they are hot; a kernel's paths are long, and become hot as a whole.
+      if (linearPage < 0n && this.pendingBlocks.has(record)) {
+        this.setHeat(record, 0);
+        continue;
+      }
       this.discover(record, linearPage, LIMITS);
     }
   }
@@ -195,10 +204,10 @@ export class Translator {
   private discover(record: number, linearPage: bigint, limits: RegionLimits): void {
     const { region, records } = discoverRegion(this.reader, record, linearPage, this.threshold, limits);
     const place = region.blocks[0].host;
-    const entries = region.entries.map((block) => records[block]);
     this.log?.found(place, linearPage + BigInt(this.reader.offset(record)));
-    this.pending.set(place, entries);
-    for (const entry of entries) this.pendingEntries.add(entry);
+    this.pending.set(place, records);
+    for (const block of records) this.pendingBlocks.add(block);
+    for (const entry of region.entries) this.pendingEntries.add(records[entry]);
     this.found.push({ wanted: { region, again: this.misfits.delete(place) || this.growing.has(place) }, records });
   }
 
@@ -283,14 +292,21 @@ export class Translator {
       if (outcome === "changed" || !shared) this.misfits.add(place);
       // It may become hot once more.
       const record = this.reader.find(place);
-      if (record !== 0) this.view.setUint32(record - BLOCK.SIZE + BLOCK.HEAT, 0, true);
+      if (record !== 0) this.setHeat(record, 0);
     }
     this.noticeFlush();
   }
 
+  private setHeat(record: number, heat: number): void {
+    this.view.setUint32(record - BLOCK.SIZE + BLOCK.HEAT, heat, true);
+  }
+
   /** A region is no longer on its way. */
   private settle(place: number): void {
-    for (const entry of this.pending.get(place) ?? []) this.pendingEntries.delete(entry);
+    for (const block of this.pending.get(place) ?? []) {
+      this.pendingBlocks.delete(block);
+      this.pendingEntries.delete(block);
+    }
     this.pending.delete(place);
   }
 }
