@@ -320,6 +320,7 @@ function emitLoadPdptes(m: ModuleBuilder, env: (c: Code) => HelperEnv, hostOf: F
   });
 }
 
+/** Ends the run by a kick where VAR.PAUSES says that this PAUSE is the last. */
 function emitPause(m: ModuleBuilder, cpu: Memory): FuncRef {
   return m.func("pause", [], [], (c) => {
     const left = c.let(cpu.ld32(0, VAR.PAUSES).sub(1));
@@ -339,6 +340,7 @@ function emitTranslatorExports(
 ): void {
   m.exportTable(SUPPORT.TABLE, table);
   for (const [helper, func] of store.independent()) m.exportFunc(SUPPORT.HELPER + helper.name, func);
+  // A service that leaves registers and flags alone, as those helpers do.
   m.exportFunc(SUPPORT.HELPER + pause.name, store.func(pause));
   emitRegionAccess(m, env, paging, invalidateRange);
   m.exportFunc(SUPPORT.IS_BLOCK, emitIsBlock(m, parts.cpu));

@@ -46,11 +46,11 @@ export const VAR = {
   SLOT_COUNT: 0x3034,
   /** Guest-physical address of the last access that was no RAM (i64). */
   MMIO_GPA: 0x3038,
-  /** The page of the latest access that was no RAM, which no TLB entry can hold: linear page with the WALK bits of the access (i64), the read table
-   *  that was in use then, guest-physical page (i64). */
+  /** The page of the latest access that was no RAM, which no TLB entry can hold: linear page with the WALK bits of the access (i64),
+   *  guest-physical page (i64), and the read table that was in use then, or 0 where nothing is known. */
   DEVICE_PAGE: 0x3120,
-  DEVICE_TABLE: 0x3130,
   DEVICE_GPA: 0x3128,
+  DEVICE_TABLE: 0x3130,
   /** Record at which a region left (src/cpu/translator). */
   IP: 0x3040,
   /** Executions after which a block is noted as hot; 0: never. */

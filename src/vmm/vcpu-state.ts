@@ -10,6 +10,7 @@
 export const VCPU_STATE = { IDLE: 0, FROZEN: 1, RUNNING: 2, SLEEPING: 3 } as const;
 export type VcpuState = (typeof VCPU_STATE)[keyof typeof VCPU_STATE];
 
+const NAMES = ["idle", "frozen", "running", "sleeping"] as const;
 /** By state, a bit for each that may come next. */
 const LEGAL = [
   1 << VCPU_STATE.FROZEN,
@@ -28,7 +29,7 @@ export class VcpuStateMachine {
   /** An illegal transition is a fault of the core, not of the guest. */
   enter(next: VcpuState): void {
     if ((LEGAL[this.present] & (1 << next)) === 0)
-      throw new Error(`a vCPU cannot go from state ${this.present} to ${next}`);
+      throw new Error(`a vCPU cannot go from ${NAMES[this.present]} to ${NAMES[next]}`);
     this.present = next;
   }
 }

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { MailboxReceiver } from "../../src/host/mailbox.ts";
 import { REQUEST, RUN_STATE, VCPU } from "../../src/vmm/parallel/control-area.ts";
-import { ExitReceiver, setUsual } from "../../src/vmm/parallel/exit-channel.ts";
+import { ExitChannel, ExitReceiver, setUsual } from "../../src/vmm/parallel/exit-channel.ts";
 import { RangeQueue } from "../../src/vmm/parallel/range-queue.ts";
 import {
   answerCall,
@@ -14,7 +14,7 @@ import {
   encodeValue,
   startCall,
 } from "../../src/vmm/parallel/vcpu-call.ts";
-import { allDeaf } from "../../src/vmm/parallel/vcpu-link.ts";
+import { allDeaf, VcpuLink } from "../../src/vmm/parallel/vcpu-link.ts";
 import { interleave, Shared } from "./shared-area.ts";
 
 const limit = { timeout: 120_000 };
@@ -143,6 +143,36 @@ test("accesses are answered one by one, and what was posted before is done befor
   assert.equal(transmitted, times, "bytes to the transmitter came in order, none twice");
   assert.equal(posted, (times / 100) * 4950);
   assert.ok(ends > 0);
+});
+
+test("posted port writes wake the devices' thread together, or where the run ends; memory writes and waits at once", () => {
+  const { area } = new Shared();
+  let rings = 0;
+  const bell = { ring: () => void rings++ };
+  const channel = new ExitChannel(new VcpuLink(area, 0, () => {}, bell), bell, {
+    ranges: [{ base: 0xc000_0000, length: 0x1000 }],
+    ports: [{ port: 0x3f8, size: 1 }],
+  });
+  const write = (times: number): void => {
+    for (let n = 0; n < times; n++) channel.writePort(0x3f8, 1, n);
+  };
+  write(15);
+  assert.equal(rings, 0);
+  write(1);
+  assert.equal(rings, 1);
+  write(1);
+  channel.flush();
+  assert.equal(rings, 2);
+  channel.flush();
+  assert.equal(rings, 2);
+  write(1);
+  channel.writeMmio(0xc000_0000, 4, 1);
+  assert.equal(rings, 3);
+  write(1);
+  channel.endOfInterrupt(0x41);
+  assert.equal(rings, 4);
+  channel.flush();
+  assert.equal(rings, 4);
 });
 
 test("ranges of several threads arrive, or all of memory is named instead", limit, async () => {

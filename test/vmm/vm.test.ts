@@ -135,7 +135,7 @@ test("reset sets the TSCs of all vCPUs to zero at one time, whatever they were",
 test("vCPU states: only legal transitions", () => {
   const states = new VcpuStateMachine();
   assert.equal(states.state, VCPU_STATE.IDLE);
-  assert.throws(() => states.enter(VCPU_STATE.RUNNING), /from state 0 to 2/);
+  assert.throws(() => states.enter(VCPU_STATE.RUNNING), /from idle to running/);
   states.enter(VCPU_STATE.FROZEN);
   states.enter(VCPU_STATE.RUNNING);
   assert.throws(() => states.enter(VCPU_STATE.IDLE));

@@ -264,6 +264,7 @@ class Discovery {
   }
 
   private isWarm(record: number): boolean {
+    // What a region has was warm when it was found, and may have begun to count anew since.
     return this.reader.covered.has(record) || this.reader.heat(record) * 32 >= this.threshold;
   }
 

@@ -13,7 +13,7 @@ const TWO_32 = 2 ** 32;
 /** An answer that takes longer than so many looks is waited for asleep. */
 const SPINS = 400;
 
-/** Posted writes to ports that the devices' thread is woken for at once; fewer wait for the end of the run. A console's line is many of them. */
+/** So many posted writes to ports wake the devices' thread; fewer wait for the end of the run. A console's line is many of them. */
 const RING_AFTER = 16;
 
 /** A range of guest-physical memory where writes are posted. */
@@ -114,7 +114,7 @@ export class ExitChannel implements IoAccess {
   }
 
   private news(what: number): void {
-    if ((Atomics.or(this.link.words, this.link.at + VCPU.NEWS, what) & what) !== what) this.bell.ring();
+    if ((Atomics.or(this.link.words, this.link.at + VCPU.NEWS, what) & what) !== what) this.ring();
   }
 
   /** False where there is no room: then the access has to wait. */
