@@ -15,8 +15,10 @@ export interface Uart16550Options {
   onOutput(byte: number): void;
   /** A `receive` that took less than it was given can be repeated. */
   onRoom?(): void;
-  /** Whether LSR says just that the transmitter is empty, and writing to it will not change that. Called at each change. */
+  /** Whether LSR says just that the transmitter is empty, and writing to it will neither change that nor raise an interrupt. Called at each change. */
   onStatus?(usual: boolean): void;
+  /** What a read of IER gives; undefined while DLM is read in its place (8.1, DLAB). Called at each change. */
+  onInterruptEnable?(value: number | undefined): void;
   /** The guest starts or ends a break condition on the line. */
   onBreak?(on: boolean): void;
 }
@@ -86,7 +88,7 @@ const SCHEMA: Schema = {
     listening: "bool",
     polls: "u8",
   },
-  derived: ["interrupt", "timers", "timer", "usual"],
+  derived: ["interrupt", "timers", "timer", "usual", "toldIer"],
 };
 
 export class Uart16550 implements Stateful, PortHandler {
@@ -121,7 +123,9 @@ export class Uart16550 implements Stateful, PortHandler {
   private readonly onOutput: (byte: number) => void;
   private readonly onBreak: (on: boolean) => void;
   private readonly onStatus: (usual: boolean) => void;
+  private readonly onInterruptEnable: (value: number | undefined) => void;
   private usual = false;
+  private toldIer: number | undefined;
 
   constructor(options: Uart16550Options) {
     this.interrupt = options.interrupt;
@@ -129,6 +133,7 @@ export class Uart16550 implements Stateful, PortHandler {
     this.onOutput = (byte) => options.onOutput(byte);
     this.onBreak = (on) => options.onBreak?.(on);
     this.onStatus = (usual) => options.onStatus?.(usual);
+    this.onInterruptEnable = (value) => options.onInterruptEnable?.(value);
     this.input.onRoom = () => options.onRoom?.();
     this.timer = options.timers.create(`${options.name} receive timeout`, () => {
       this.timeoutAt = Number.POSITIVE_INFINITY;
@@ -287,6 +292,7 @@ export class Uart16550 implements Stateful, PortHandler {
   private writeLineControl(value: number): void {
     const changed = (value ^ this.lcr) & LCR.BREAK;
     this.lcr = value;
+    this.tellStatus();
     if (changed === 0) return;
     const on = (value & LCR.BREAK) !== 0;
     if ((this.mcr & MCR.LOOP) === 0) this.onBreak(on);
@@ -447,9 +453,15 @@ export class Uart16550 implements Stateful, PortHandler {
   }
 
   private tellStatus(): void {
-    const usual = (this.mcr & MCR.LOOP) === 0 && this.lineStatus() === (LSR.THRE | LSR.TEMT);
-    if (usual === this.usual) return;
-    this.usual = usual;
-    this.onStatus(usual);
+    const usual =
+      (this.mcr & MCR.LOOP) === 0 && (this.ier & IER.THR_EMPTY) === 0 && this.lineStatus() === (LSR.THRE | LSR.TEMT);
+    if (usual !== this.usual) {
+      this.usual = usual;
+      this.onStatus(usual);
+    }
+    const ier = (this.lcr & LCR.DLAB) === 0 ? this.ier : undefined;
+    if (ier === this.toldIer) return;
+    this.toldIer = ier;
+    this.onInterruptEnable(ier);
   }
 }

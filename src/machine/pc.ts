@@ -7,7 +7,7 @@ import { AcpiPm } from "../devices/acpi-pm.ts";
 import { DebugExit } from "../devices/debug-exit.ts";
 import { I8042 } from "../devices/i8042.ts";
 import { assignBars } from "../devices/pci/assign-bars.ts";
-import { PciHost } from "../devices/pci/host.ts";
+import { CONFIG_TARGETS, PciHost } from "../devices/pci/host.ts";
 import { Port92 } from "../devices/port92.ts";
 import { ResetControl } from "../devices/reset-control.ts";
 import { Uart16550 } from "../devices/uart16550.ts";
@@ -222,6 +222,7 @@ export class Pc {
           onOutput: (byte) => options.onSerial(position, byte),
           onRoom: () => options.onRoom(position),
           onStatus: (usual) => this.processors.portIsUsual(position, usual),
+          onInterruptEnable: (value) => this.processors.portReads(position, value),
         }),
     );
     if (config.debugExitPort !== undefined) {
@@ -259,6 +260,8 @@ export class Pc {
     this.disks = options.disks.map((disk, n) =>
       this.addVirtio(`virtio-block${n}`, PCI_SLOT.FIRST_DISK + n, new VirtioBlock(disk)),
     );
+    for (let target = 0; target < CONFIG_TARGETS; target++)
+      if (!this.pci.answers(target)) this.processors.pciTargetIsEmpty(target);
     this.isaLines = Array.from({ length: ISA_IRQS }, (_, irq) =>
       irq === CASCADE_IRQ ? undefined : this.isaPin(irq, "owner"),
     );

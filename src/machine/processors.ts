@@ -38,6 +38,10 @@ export interface Processors {
   answer(cpu: number, request: VcpuRequest): VcpuAnswer;
   /** A serial port, by position, says whether its line status is as usual: that need not be asked of it then. */
   portIsUsual(position: number, usual: boolean): void;
+  /** What the interrupt enable register of a serial port, by position, holds, where a read gives it without doing anything: likewise. */
+  portReads(position: number, value: number | undefined): void;
+  /** No PCI function is at this target of configuration accesses: that need not be asked then. */
+  pciTargetIsEmpty(target: number): void;
   /** All of them stand still. */
   save(): readonly VcpuSections[];
   /** `time`: the virtual time at which they go on. */
@@ -118,6 +122,10 @@ export class LocalProcessors implements Processors {
   }
 
   portIsUsual(): void {}
+
+  portReads(): void {}
+
+  pciTargetIsEmpty(): void {}
 
   private handOver(): void {
     for (const { id, apic } of this.vm.vcpus) handOver(apic, this.config, id === 0);

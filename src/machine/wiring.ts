@@ -1,6 +1,10 @@
 // Where everything is on this machine's board: ports, addresses, interrupt lines. Devices, firmware tables and configuration space all take
 // these from here. The places are those of a PC with Intel's I/O controller hub (ICH9 data sheet, chapter 9 and 13.1).
 
+import { CONFIG_ADDRESS, CONFIG_DATA, configTarget } from "../devices/pci/host.ts";
+import { RTC_PORTS } from "../vmm/io/rtc.ts";
+import type { PostedAccesses } from "../vmm/parallel/posted-writes.ts";
+
 /** ISA interrupts, which the 8259 pair and the I/O APIC both get. */
 export const IRQ = { TIMER: 0, KEYBOARD: 1, COM2: 3, COM1: 4, RTC: 8, SCI: 9 } as const;
 /** Input of the 8259 pair that no device has: the slave's. */
@@ -36,12 +40,29 @@ export const SERIAL_PORTS = [
   { name: "com4", port: 0x2e8, irq: 3 },
 ] as const;
 
-/** Writes that nobody has to wait for, where vCPUs have threads of their own: to memory behind the PCI bridge; the transmitters of the serial
- *  ports, which are empty again at once (PC16550D 8.4: THRE, TEMT), by position first; the address register of PCI configuration space. */
-export const POSTED_ACCESSES = {
-  ranges: [PCI_WINDOWS.memory32, PCI_WINDOWS.memory64],
-  ports: [
-    ...SERIAL_PORTS.map(({ port }) => ({ port, size: 1 as const, status: { port: port + 5, value: 0x60 } })),
-    { port: 0xcf8, size: 4 as const },
+/** LSR of a serial port right after a character was written: the transmitter is empty again at once (PC16550D 8.4: THRE, TEMT). */
+const serialStatus = (port: number, flag: number) => ({ port: port + 5, value: 0x60, flag });
+
+/**
+ * What nobody has to wait for, where vCPUs have threads of their own: writes to memory behind the PCI bridge, to the transmitters of the serial
+ * ports and their interrupt enable registers, to registers that select others. Nor for reads of PCI functions that are not there.
+ */
+export const POSTED_ACCESSES: PostedAccesses = {
+  ranges: [
+    { ...PCI_WINDOWS.memory32, wakes: "now" },
+    { ...PCI_WINDOWS.memory64, wakes: "now" },
+    { base: IOAPIC.base, length: 4, wakes: "later" },
   ],
-} as const;
+  ports: [
+    ...SERIAL_PORTS.map(({ port }, n) => ({ port, size: 1, wakes: "later", status: serialStatus(port, n) }) as const),
+    ...SERIAL_PORTS.map(
+      ({ port }, n) => ({ port: port + 1, size: 1, wakes: "unless-zero", status: serialStatus(port, n) }) as const,
+    ),
+    { port: CONFIG_ADDRESS, size: 4, wakes: "later", selects: { port: CONFIG_DATA, bytes: 4, target: configTarget } },
+    { port: RTC_PORTS.index, size: 1, wakes: "later" },
+  ],
+  known: SERIAL_PORTS.map(({ port }, index) => ({ port: port + 1, index, mask: 0x0f })),
+};
+
+/** With that the devices see every access to a port. */
+export const POSTED_WHEN_TRACED: PostedAccesses = { ranges: POSTED_ACCESSES.ranges, ports: [], known: [] };

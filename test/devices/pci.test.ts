@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { PciFunction } from "../../src/devices/pci/function.ts";
-import { PciHost } from "../../src/devices/pci/host.ts";
+import { CONFIG_TARGETS, configTarget, PciHost } from "../../src/devices/pci/host.ts";
 import type { MmioHandler } from "../../src/vmm/bus.ts";
 import { restoreState, saveState, uncoveredFields } from "../../src/vmm/state.ts";
 import { Random, statefulParts } from "./fakes.ts";
@@ -57,6 +57,27 @@ test("mechanism #1: CONFIG_ADDRESS takes dwords only, CONFIG_DATA any width (3.2
   assert.equal(io.in(0xcfc, 4), 0xffffffff, "an empty slot reads all ones");
   io.out(0xcf8, 0x80010000, 4);
   assert.equal(io.in(0xcfc, 4), 0xffffffff, "as does an empty bus");
+});
+
+test("the target that an address selects tells whether anything answers", () => {
+  const bench = new PciBench();
+  bench.add(3, makeFunction("a"));
+  const { io } = bench.machine;
+  const random = new Random(7);
+  const seen = { answered: 0, empty: 0, none: 0 };
+  for (let n = 0; n < 20_000; n++) {
+    const slot = random.below(4) === 0 ? 0 : 0x1800 * random.below(2);
+    const address = random.below(3) === 0 ? random.below(2 ** 32) : 2 ** 31 + slot + random.below(2 ** 11);
+    io.out(0xcf8, address, 4);
+    const vendor = address - (address & 0xff);
+    io.out(0xcf8, vendor, 4);
+    const answers = io.in(0xcfc, 4) !== 0xffffffff;
+    const target = configTarget(address);
+    assert.ok(target < CONFIG_TARGETS);
+    assert.equal(target >= 0 && bench.host.answers(target), answers, address.toString(16));
+    seen[answers ? "answered" : target < 0 ? "none" : "empty"]++;
+  }
+  assert.ok(Object.values(seen).every((count) => count > 100));
 });
 
 test("byte accesses to 0xcf9 pass the bridge by", () => {

@@ -41,9 +41,10 @@ function sleep(): number {
 
 /** Port and memory accesses in turn with writes that nobody waits for; the devices give back what was written last. */
 function access(): number {
-  const channel = new ExitChannel(link, bell, {
-    ranges: [{ base: 0xc000_0000, length: 0x1000 }],
-    ports: [{ port: 0x3f8, size: 1, status: { port: 0x3fd, value: 0x60 } }],
+  const channel = new ExitChannel(area, link, bell, {
+    ranges: [{ base: 0xc000_0000, length: 0x1000, wakes: "now" }],
+    ports: [{ port: 0x3f8, size: 1, wakes: "later", status: { port: 0x3fd, value: 0x60, flag: 0 } }],
+    known: [{ port: 0x80, index: 0, mask: 0xff }],
   });
   let wrong = 0;
   for (let n = 0; n < role.times; n++) {
@@ -55,6 +56,7 @@ function access(): number {
     if (channel.readMmio(0x8000_0000_10 * 16, 4) !== value) wrong++;
     channel.writePort(0x3f8, 1, n & 0xff);
     if (channel.readPort(0x3fd, 1) !== 0x60) wrong++;
+    if (channel.readPort(0x80, 1) !== (value & 0xff)) wrong++;
     channel.endOfInterrupt(n & 0xff);
   }
   return wrong;

@@ -1,10 +1,19 @@
 // What the threads of a machine do to each other, with real threads: no request is lost, no answer goes to another question, order is kept.
 
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { type TestContext, test } from "node:test";
 import { MailboxReceiver } from "../../src/host/mailbox.ts";
-import { REQUEST, RUN_STATE, VCPU } from "../../src/vmm/parallel/control-area.ts";
-import { ExitChannel, ExitReceiver, setUsual } from "../../src/vmm/parallel/exit-channel.ts";
+import {
+  type ControlArea,
+  GLOBAL,
+  REQUEST,
+  RUN_STATE,
+  TURN,
+  VCPU,
+  WRITES_MAX,
+} from "../../src/vmm/parallel/control-area.ts";
+import { ExitChannel, ExitReceiver } from "../../src/vmm/parallel/exit-channel.ts";
+import { PostedWrites, postWrite, setKnown, setUnanswered, setUsual } from "../../src/vmm/parallel/posted-writes.ts";
 import { RangeQueue } from "../../src/vmm/parallel/range-queue.ts";
 import {
   answerCall,
@@ -97,6 +106,7 @@ test("all vCPUs are not deaf where one wakes another and falls asleep while they
 test("accesses are answered one by one, and what was posted before is done before", limit, async () => {
   const shared = new Shared();
   const receiver = new ExitReceiver(shared.links[0]);
+  const writes = new PostedWrites(shared.links);
   const mailbox = new MailboxReceiver(shared.mailbox);
   setUsual(shared.area, 0, true);
   const times = 3000;
@@ -111,10 +121,12 @@ test("accesses are answered one by one, and what was posted before is done befor
   let ends = 0;
   const server = {
     io: {
-      readPort: () => port,
+      readPort: (_at: number, size: number) => (size === 1 ? port & 0xff : port),
       writePort: (at: number, _size: number, value: number) => {
-        if (at === 0x80) port = value;
-        else if (value === (transmitted & 0xff)) transmitted++;
+        if (at === 0x80) {
+          port = value;
+          setKnown(shared.area, 0, value & 0xff);
+        } else if (value === (transmitted & 0xff)) transmitted++;
       },
       readMmio: (gpa: number) => memory.get(gpa) ?? 0,
       writeMmio: (gpa: number, _size: number, value: number) => {
@@ -132,7 +144,8 @@ test("accesses are answered one by one, and what was posted before is done befor
   while (done === undefined) {
     const bell = mailbox.bell();
     const { waiting } = receiver;
-    const news = receiver.takeNews(server);
+    const written = writes.take(server.io);
+    const news = receiver.takeNews(server) || written;
     if (waiting) receiver.serve(server);
     if (!waiting && !news) {
       await turn();
@@ -145,34 +158,239 @@ test("accesses are answered one by one, and what was posted before is done befor
   assert.ok(ends > 0);
 });
 
-test("posted port writes wake the devices' thread together, or where the run ends; memory writes and waits at once", () => {
+test("posted writes wake the devices' thread together, or where the run ends; those that something comes of and waits at once", () => {
   const { area } = new Shared();
   let rings = 0;
   const bell = { ring: () => void rings++ };
-  const channel = new ExitChannel(new VcpuLink(area, 0, () => {}, bell), bell, {
-    ranges: [{ base: 0xc000_0000, length: 0x1000 }],
-    ports: [{ port: 0x3f8, size: 1 }],
+  const channel = new ExitChannel(area, new VcpuLink(area, 0, () => {}, bell), bell, {
+    ranges: [
+      { base: 0xc000_0000, length: 0x1000, wakes: "now" },
+      { base: 0xfec0_0000, length: 4, wakes: "later" },
+    ],
+    ports: [
+      { port: 0x3f8, size: 1, wakes: "later", status: { port: 0x3fd, value: 0x60, flag: 3 } },
+      { port: 0x3f9, size: 1, wakes: "unless-zero" },
+    ],
+    known: [],
   });
-  const write = (times: number): void => {
+  setUsual(area, 3, true);
+  let time = 5e6;
+  const rungBy = (what: () => void): number => {
+    const before = rings;
+    what();
+    return rings - before;
+  };
+  const runEnds = (ns: number) => (): void => {
+    time += ns;
+    channel.flushIfDue(() => time);
+  };
+  const write = (times: number) => (): void => {
     for (let n = 0; n < times; n++) channel.writePort(0x3f8, 1, n);
   };
-  write(15);
-  assert.equal(rings, 0);
-  write(1);
-  assert.equal(rings, 1);
-  write(1);
-  channel.flush();
-  assert.equal(rings, 2);
-  channel.flush();
-  assert.equal(rings, 2);
-  write(1);
-  channel.writeMmio(0xc000_0000, 4, 1);
-  assert.equal(rings, 3);
-  write(1);
-  channel.endOfInterrupt(0x41);
-  assert.equal(rings, 4);
-  channel.flush();
-  assert.equal(rings, 4);
+  assert.equal(rungBy(write(62)), 0);
+  assert.equal(
+    rungBy(() => channel.writeMmio(0xfec0_0000, 4, 0x10)),
+    0,
+  );
+  assert.equal(rungBy(write(1)), 1, "64 of them");
+  assert.equal(rungBy(runEnds(5e6)), 0);
+  assert.equal(rungBy(write(1)), 0);
+  assert.equal(rungBy(runEnds(100_000)), 0, "the first run's end that finds it");
+  assert.equal(rungBy(runEnds(999_999)), 0);
+  assert.equal(rungBy(runEnds(1)), 1);
+  assert.equal(rungBy(runEnds(5e6)), 0);
+  assert.equal(rungBy(write(1)), 0);
+  assert.equal(
+    rungBy(() => channel.flush()),
+    1,
+  );
+  assert.equal(
+    rungBy(() => channel.flush()),
+    0,
+  );
+  setUsual(area, 3, false);
+  assert.equal(rungBy(write(1)), 0);
+  assert.equal(rungBy(runEnds(0)), 1, "something may come of it");
+  setUsual(area, 3, true);
+  write(1)();
+  assert.equal(rungBy(runEnds(0)), 0);
+  assert.equal(
+    rungBy(() => channel.writePort(0x3f9, 1, 0)),
+    0,
+  );
+  assert.equal(
+    rungBy(() => channel.writePort(0x3f9, 1, 2)),
+    1,
+  );
+  assert.equal(
+    rungBy(() => channel.writeMmio(0xc000_0000, 4, 1)),
+    1,
+  );
+  write(1)();
+  assert.equal(
+    rungBy(() => channel.endOfInterrupt(0x41)),
+    1,
+  );
+  assert.equal(
+    rungBy(() => channel.flush()),
+    0,
+  );
+  assert.equal(channel.statistics.exits, 0);
+});
+
+/** Reads ports of a vCPU: what it was given at once, or "asked" where it waited. */
+function reader(t: TestContext, area: ControlArea, id: number, channel: ExitChannel) {
+  let asked = 0;
+  t.mock.method(Atomics, "store", (words: Int32Array, at: number, value: number) => {
+    words[at] = value;
+    if (at === area.block(id) + VCPU.EXIT_TURN && value === TURN.DEVICES) {
+      asked++;
+      words[area.block(id) + VCPU.EXIT_VALUE] = 0x5a5a5a5a;
+      words[at] = TURN.VCPU;
+    }
+    return value;
+  });
+  return (port: number, size: 1 | 2 | 4): number | "asked" => {
+    const before = asked;
+    const value = channel.readPort(port, size);
+    return asked > before ? "asked" : value;
+  };
+}
+
+test("a byte that is known is read at once, as the vCPU wrote it last; not while another has posted what was not done", (t) => {
+  const { area, links } = new Shared(3);
+  const writes = new PostedWrites(links);
+  const io = {
+    readPort: () => 0,
+    writePort: (port: number, _size: number, written: number) => {
+      if (port === 0x3f9) setKnown(area, 2, written & 0xf);
+      if (port === 0x2f9) setKnown(area, 1, written & 0xf);
+    },
+    readMmio: () => 0,
+    writeMmio: () => {},
+  };
+  const bell = { ring: () => {} };
+  const channel = new ExitChannel(area, links[1], bell, {
+    ranges: [],
+    ports: [0x3f8, 0x3f9, 0x2f9].map((port) => ({ port, size: 1, wakes: "later" }) as const),
+    known: [
+      { port: 0x2f9, index: 1, mask: 0xf },
+      { port: 0x3f9, index: 2, mask: 0xf },
+    ],
+  });
+  const read = reader(t, area, 1, channel);
+  assert.equal(read(0x3f9, 1), "asked");
+  setKnown(area, 2, 0);
+  assert.equal(read(0x3f9, 1), 0);
+  assert.equal(read(0x3f9, 2), "asked");
+  assert.equal(read(0x2f9, 1), "asked");
+  channel.writePort(0x3f9, 1, 0xff);
+  channel.writePort(0x3f8, 1, 0x41);
+  assert.equal(read(0x3f9, 1), 0xf, "what it has posted itself");
+  writes.take(io);
+  assert.equal(read(0x3f9, 1), 0xf);
+  postWrite(links[0], true, 0x3f9, 1, 3);
+  assert.equal(read(0x3f9, 1), "asked");
+  writes.take(io);
+  assert.equal(read(0x3f9, 1), 3, "what another wrote later");
+  setKnown(area, 1, 7);
+  channel.writePort(0x3f9, 1, 5);
+  channel.writePort(0x2f9, 1, 6);
+  assert.equal(read(0x3f9, 1), "asked", "two of them are under way");
+  writes.take(io);
+  channel.writePort(0x3f9, 1, 4);
+  setKnown(area, 2, undefined);
+  assert.equal(read(0x3f9, 1), "asked", "another register is there now");
+});
+
+test("posted writes of several vCPUs are done in the order in which they were posted, however the rings are looked at", (t) => {
+  let at = 0;
+  for (let more = true; more; at++) {
+    const { links } = new Shared(3);
+    const writes = new PostedWrites(links);
+    const done: number[] = [];
+    const io = {
+      readPort: () => 0,
+      writePort: (port: number, size: number, value: number) => done.push(port, size, value),
+      readMmio: () => 0,
+      writeMmio: (gpa: number, size: number, value: number) => done.push(gpa, size, value),
+    };
+    postWrite(links[2], true, 0xffff, 4, 0);
+    postWrite(links[0], false, 2 ** 52 - 4, 4, 1);
+    more = interleave(
+      t,
+      at,
+      () => writes.take(io),
+      () => {
+        postWrite(links[0], true, 0x80, 1, 2);
+        postWrite(links[1], true, 0x80, 2, 3);
+        postWrite(links[1], false, 0xc000_0000, 1, 4);
+        postWrite(links[2], true, 0x80, 1, 0xffff_ffff);
+      },
+    );
+    writes.take(io);
+    const late = [0x80, 1, 2, 0x80, 2, 3, 0xc000_0000, 1, 4, 0x80, 1, 0xffff_ffff];
+    assert.deepEqual(done, [0xffff, 4, 0, 2 ** 52 - 4, 4, 1, ...(more ? late : [])], `at access ${at}`);
+    assert.ok(!writes.take(io));
+  }
+  assert.ok(at > 20);
+});
+
+test("a ring of posted writes that is full is waited for, and starts anew when it was emptied; tickets go round", () => {
+  const { area, links } = new Shared(2);
+  const writes = new PostedWrites(links);
+  Atomics.store(area.words, GLOBAL.WRITES_TICKET, 0x7fff_fff0);
+  let next = 0;
+  const io = {
+    readPort: () => 0,
+    writePort: (_port: number, _size: number, value: number) => assert.equal(value, next++),
+    readMmio: () => 0,
+    writeMmio: () => {},
+  };
+  let posted = 0;
+  for (let round = 0; round < 5; round++) {
+    for (let n = 0; n < 2 * WRITES_MAX; n++) assert.ok(postWrite(links[(n + 1) & 1], true, 0x80, 4, posted++));
+    for (const link of links) assert.ok(!postWrite(link, true, 0x80, 4, 0));
+    assert.ok(writes.take(io));
+    assert.equal(next, posted);
+  }
+});
+
+test("where a port selected a target that nobody answers, reads are all ones at once; else they are asked for", (t) => {
+  const { area } = new Shared();
+  const bell = { ring: () => {} };
+  const channel = new ExitChannel(area, new VcpuLink(area, 0, () => {}, bell), bell, {
+    ranges: [],
+    ports: [
+      { port: 0xcf8, size: 4, wakes: "later", selects: { port: 0xcfc, bytes: 4, target: (value) => value - 1 } },
+      { port: 0x3f8, size: 1, wakes: "later" },
+    ],
+    known: [],
+  });
+  for (const target of [5, 40, 256]) setUnanswered(area, target);
+  const read = reader(t, area, 0, channel);
+  const select = (target: number): void => channel.writePort(0xcf8, 4, target + 1);
+  assert.equal(read(0xcfc, 4), "asked", "nothing selected");
+  for (const target of [5, 40, 256]) {
+    select(target);
+    assert.equal(read(0xcfc, 4), 0xffffffff);
+    assert.equal(read(0xcfe, 2), 0xffff);
+    assert.equal(read(0xcff, 1), 0xff);
+    assert.equal(read(0xcfe, 4), "asked", "not all of it is selected");
+    assert.equal(read(0xcfc, 4), "asked", "after another access");
+  }
+  for (const target of [4, 41, 0, -1]) {
+    select(target);
+    assert.equal(read(0xcfc, 2), "asked", `target ${target}`);
+  }
+  select(5);
+  channel.writePort(0x3f8, 1, 0);
+  assert.equal(read(0xcfc, 4), "asked", "after another posted write");
+  select(5);
+  channel.forget();
+  assert.equal(read(0xcfc, 4), "asked", "after a reset");
+  select(5);
+  assert.equal(read(0xcf8, 4), "asked");
 });
 
 test("ranges of several threads arrive, or all of memory is named instead", limit, async () => {

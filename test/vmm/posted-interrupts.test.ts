@@ -34,7 +34,11 @@ class PostedMachine {
     this.shared = shared;
     const link = shared.links[vcpu];
     this.link = link;
-    this.channel = new ExitChannel(link, new MailboxBell(shared.mailbox), { ranges: [], ports: [] });
+    this.channel = new ExitChannel(shared.area, link, new MailboxBell(shared.mailbox), {
+      ranges: [],
+      ports: [],
+      known: [],
+    });
     this.receiver = new ExitReceiver(link);
     const router = new InterruptRouter();
     this.interrupts = new PostedInterrupts(

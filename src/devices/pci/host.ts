@@ -38,12 +38,22 @@ export interface PciHostOptions {
   readonly port0cf9?: PortHandler;
 }
 
-const CONFIG_ADDRESS = 0xcf8;
-const CONFIG_DATA = 0xcfc;
+export const CONFIG_ADDRESS = 0xcf8;
+export const CONFIG_DATA = 0xcfc;
 const CONFIG_ENABLE = 0x80000000;
 const RESET_CONTROL = 0xcf9;
 const ECAM_BYTES_PER_BUS = 1 << 20;
 const LINES = 4;
+
+/** Targets of configuration accesses: the functions of bus 0, and all of the other buses. */
+export const CONFIG_TARGETS = 257;
+const OTHER_BUSES = 256;
+
+/** The target that a value of CONFIG_ADDRESS selects; -1 where it selects none. */
+export function configTarget(configAddress: number): number {
+  if (configAddress >>> 31 === 0) return -1;
+  return (configAddress >>> 16) & 0xff ? OTHER_BUSES : (configAddress >>> 8) & 0xff;
+}
 
 const HOST_BRIDGE = {
   name: "pci-host",
@@ -129,6 +139,11 @@ export class PciHost implements Stateful {
       const pciFunction = this.functions.get(key);
       if (pciFunction !== undefined) yield { device: key >> 3, func: key & 7, pciFunction };
     }
+  }
+
+  /** Whether there is a function at a target. */
+  answers(target: number): boolean {
+    return this.functions.has(target);
   }
 
   readConfig(bus: number, devfn: number, offset: number, size: AccessSize): number {

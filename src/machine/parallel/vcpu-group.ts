@@ -13,7 +13,8 @@ import { ApicMode, x2apicLogicalId } from "../../vmm/io/destination.ts";
 import type { InterruptRouter } from "../../vmm/io/interrupt-router.ts";
 import type { CodeKeeper, GuestRam } from "../../vmm/memory.ts";
 import { ControlArea, ENDED, GLOBAL, PHASE, REQUEST, RUN_STATE, VCPU } from "../../vmm/parallel/control-area.ts";
-import { ExitReceiver, type ExitServer, setUsual } from "../../vmm/parallel/exit-channel.ts";
+import { ExitReceiver, type ExitServer } from "../../vmm/parallel/exit-channel.ts";
+import { PostedWrites, setKnown, setUnanswered, setUsual } from "../../vmm/parallel/posted-writes.ts";
 import { RemoteApic } from "../../vmm/parallel/remote-apic.ts";
 import { CodeWrites } from "../../vmm/parallel/shared-code.ts";
 import { spinPause } from "../../vmm/parallel/spin.ts";
@@ -69,6 +70,7 @@ export class VcpuGroup implements Processors, CodeKeeper {
   private readonly memories: readonly WebAssembly.Memory[];
   private readonly links: readonly VcpuLink[];
   private readonly receivers: readonly ExitReceiver[];
+  private readonly postedWrites: PostedWrites;
   private readonly writes: CodeWrites;
   private readonly codePages: CodePages;
   /** By vCPU: its thread has been asked for. */
@@ -81,6 +83,8 @@ export class VcpuGroup implements Processors, CodeKeeper {
   private starting = false;
   /** By vCPU: it waits for an answer. */
   private readonly waiting: boolean[] = [];
+  /** The last time something was served there was an answer to give. */
+  private answered = false;
 
   constructor(options: VcpuGroupOptions) {
     const { config, host, router, memory, threads } = options;
@@ -90,6 +94,7 @@ export class VcpuGroup implements Processors, CodeKeeper {
     this.memories = this.apicIds.map(() => newCpuMemory());
     this.links = vcpuLinks(this.area, this.memories, new MailboxBell(threads.mailboxMemory));
     this.receivers = this.links.map((link) => new ExitReceiver(link));
+    this.postedWrites = new PostedWrites(this.links);
     this.writes = new CodeWrites(this.links);
     this.codePages = new CodePages(memory.memory, codeMapOffset(memory.bytes));
     this.spawned = this.apicIds.map(() => false);
@@ -144,7 +149,7 @@ export class VcpuGroup implements Processors, CodeKeeper {
     let lookout = 0;
     for (;;) {
       const bell = threads.mailbox.bell();
-      if (this.serve()) lookout = threads.clock.now() + LOOKOUT_NS;
+      if (this.serve() && this.answered) lookout = threads.clock.now() + LOOKOUT_NS;
       if (this.starting) this.awaitThreads();
       this.lookForTripleFault();
       if (allDeaf(this.area, this.links)) vm.end({ reason: "halt" });
@@ -241,6 +246,14 @@ export class VcpuGroup implements Processors, CodeKeeper {
     setUsual(this.area, position, usual);
   }
 
+  portReads(position: number, value: number | undefined): void {
+    setKnown(this.area, position, value);
+  }
+
+  pciTargetIsEmpty(target: number): void {
+    setUnanswered(this.area, target);
+  }
+
   // ---- What devices write to memory ----
 
   memoryWritten(host: number, length: number): void {
@@ -303,15 +316,18 @@ export class VcpuGroup implements Processors, CodeKeeper {
     const { server, vm } = this.options;
     const { links, receivers, spawned, waiting } = this;
     let any = false;
+    this.answered = false;
     for (let id = 0; id < links.length; id++) {
       waiting[id] = spawned[id] && receivers[id].waiting;
       if (!spawned[id] && links[id].load(VCPU.REQUESTS) & STARTS) this.spawn(id);
     }
     // What any vCPU posted before one of these accesses began comes before it.
+    if (this.postedWrites.take(server.io)) any = true;
     for (let id = 0; id < links.length; id++) if (spawned[id] && receivers[id].takeNews(server)) any = true;
     for (let id = 0; id < links.length; id++) {
       if (!waiting[id]) continue;
       any = true;
+      this.answered = true;
       if (vm.ended === undefined) receivers[id].serve(server);
       else receivers[id].dismiss();
     }

@@ -39,7 +39,7 @@ import { restoreVcpu, saveVcpu } from "../processors.ts";
 import { CHANNEL, type FromMachine, type VcpuThreadParts } from "../protocol.ts";
 import { vcpuStatistics } from "../statistics.ts";
 import { answerVcpu, type VcpuRequest } from "../vcpu-control.ts";
-import { POSTED_ACCESSES } from "../wiring.ts";
+import { POSTED_ACCESSES, POSTED_WHEN_TRACED } from "../wiring.ts";
 import { type ThreadAnswer, type ThreadRestore, type ThreadStatistics, vcpuLinks } from "./vcpu-links.ts";
 
 export interface VcpuThreadOptions {
@@ -61,6 +61,7 @@ export class VcpuThread {
   private readonly area: ControlArea;
   private readonly link: VcpuLink;
   private readonly bell: Doorbell;
+  private readonly now: () => number;
   private readonly clock: HostClock;
   private readonly output: OutputBatches;
   private readonly anomalies: Anomalies;
@@ -78,13 +79,19 @@ export class VcpuThread {
     this.bell = new MailboxBell(parts.mailbox);
     const links = vcpuLinks(this.area, parts.memories, this.bell);
     this.link = links[parts.id];
+    this.now = host.now;
     this.clock = new HostClock(host.now);
     this.output = new OutputBatches(post, host.now);
     const traced = (line: string): void => this.output.bytes(CHANNEL.TRACE, encoder.encode(`${line}\n`));
     const trace = traceTo(config.trace as TraceKind[], traced);
     this.anomalies = new Anomalies(trace.anomalies);
     const timers = new TimerQueue(this.clock);
-    this.exits = new ExitChannel(this.link, this.bell, POSTED_ACCESSES);
+    this.exits = new ExitChannel(
+      this.area,
+      this.link,
+      this.bell,
+      config.trace.includes("ports") ? POSTED_WHEN_TRACED : POSTED_ACCESSES,
+    );
     const router = new InterruptRouter(() => this.area.apicGeneration);
     this.interrupts = new PostedInterrupts(
       this.link,
@@ -164,7 +171,7 @@ export class VcpuThread {
   private execute(orders: number): void {
     const { link, vm, clock } = this;
     const outcome = vm.run(() => {
-      this.exits.flush();
+      this.exits.flushIfDue(this.now);
       this.output.flushIfDue();
       return link.orders !== orders;
     });
@@ -252,6 +259,7 @@ export class VcpuThread {
 
   /** At a virtual time that is the same for all vCPUs. */
   private reset(at: number): void {
+    this.exits.forget();
     // Interrupts that were on their way come to nothing; pins keep their levels.
     this.vm.reset(at);
     handOver(this.vcpu.apic, this.config, this.vcpu.id === 0);
@@ -259,6 +267,7 @@ export class VcpuThread {
   }
 
   private restore({ sections, time }: ThreadRestore): void {
+    this.exits.forget();
     this.vm.reset();
     this.clock.setTime(time);
     restoreVcpu(this.vcpu, sections);

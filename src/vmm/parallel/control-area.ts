@@ -21,10 +21,15 @@ export const GLOBAL = {
   APIC_GENERATION: 2 * LINE,
   /** Counts how often a vCPU left the state DEAF. */
   WAKES: 3 * LINE,
-  /** By posted port (`PostedPort`): not zero while its status is as usual. */
+  /** By the flag of a posted port's status (`PostedPort`): not zero while it is as usual. Then registers whose value is known (`setKnown`). */
   USUAL: 4 * LINE,
+  KNOWN: 4 * LINE + 8,
   /** The edge-triggered vector whose EOI the devices' thread wants to know of, or -1. */
   WATCHED_VECTOR: 5 * LINE,
+  /** A bit for each target that a posted port can select and where nobody answers (16 words). */
+  UNANSWERED: 6 * LINE,
+  /** Counts the writes that vCPUs have posted. */
+  WRITES_TICKET: 7 * LINE,
 } as const;
 
 /** Words of a vCPU's block. */
@@ -70,16 +75,16 @@ export const VCPU = {
   CALL: 13 * LINE,
   CALL_LENGTH: 13 * LINE + 1,
   CALL_FAILED: 13 * LINE + 2,
-  /** WRITES_MAX entries of 4 words: address low and high, size, value. */
+  /** WRITES_MAX entries of 4 words: address low; its high bits and the size; value; ticket (`posted-writes.ts`). */
   WRITES: 14 * LINE,
   /** Entries of the queues, 2 words each. */
-  PROTECT_RANGES: 14 * LINE + 256,
-  WRITTEN_RANGES: 14 * LINE + 256 + 256,
-  IPIS_RECEIVED: 14 * LINE + 256 + 256 + 256,
-  WORDS: 1024,
+  PROTECT_RANGES: 14 * LINE + 1024,
+  WRITTEN_RANGES: 14 * LINE + 1024 + 256,
+  IPIS_RECEIVED: 14 * LINE + 1024 + 256 + 256,
+  WORDS: 2048,
 } as const;
 
-export const WRITES_MAX = 64;
+export const WRITES_MAX = 256;
 export const RANGES_MAX = 128;
 const GLOBAL_BYTES = 4096;
 /** Where arguments and results of calls lie, by their vCPU. */

@@ -1,82 +1,91 @@
 // Accesses of a vCPU to devices, which another thread runs: the vCPU writes one record, rings, and waits for the answer, at first by spinning,
-// for most answers come within a few microseconds. Memory writes into PCI windows are posted, as on a PCI bus (PCI Local Bus Specification
-// 3.0, 3.2.5): nobody waits for them, and a later access of any vCPU finds them done. So are writes to ports that do nothing but take a value,
-// and EOIs of level-triggered interrupts.
+// for most answers come within a few microseconds. Nobody waits for posted writes (`posted-writes.ts`) and EOIs of level-triggered interrupts.
 
 import type { AccessSize } from "../bus.ts";
 import type { IoAccess } from "../io-space.ts";
-import { ACCESS, type ControlArea, type Doorbell, GLOBAL, NEWS, TURN, VCPU, WRITES_MAX } from "./control-area.ts";
+import { ACCESS, type ControlArea, type Doorbell, NEWS, TURN, VCPU } from "./control-area.ts";
+import {
+  isUnanswered,
+  isUsual,
+  type KnownPort,
+  knownValue,
+  othersHavePosted,
+  type PostedAccesses,
+  type PostedPort,
+  postWrite,
+} from "./posted-writes.ts";
 import { spinPause } from "./spin.ts";
 import type { VcpuLink } from "./vcpu-link.ts";
 
 const TWO_32 = 2 ** 32;
 /** An answer that takes longer than so many looks is waited for asleep. */
 const SPINS = 400;
-
-/** So many posted writes to ports wake the devices' thread; fewer wait for the end of the run. A console's line is many of them. */
-const RING_AFTER = 16;
-
-/** A range of guest-physical memory where writes are posted. */
-export interface PostedRange {
-  readonly base: number;
-  readonly length: number;
-}
-
-/** A port where writes of one size are posted. */
-export interface PostedPort {
-  readonly port: number;
-  readonly size: AccessSize;
-  /** What a read of a byte gives right after such a write, as long as the device says that its status is as usual (`setUsual`). */
-  readonly status?: { readonly port: number; readonly value: number };
-}
-
-/** What a vCPU's accesses need not wait for. */
-export interface PostedAccesses {
-  readonly ranges: readonly PostedRange[];
-  readonly ports: readonly PostedPort[];
-}
-
-/** Bit of an entry's size: a port. */
-const IS_PORT = 0x100;
-
-/** Says whether the status that goes with a posted port, by its position among them, is as usual. */
-export function setUsual(area: ControlArea, position: number, usual: boolean): void {
-  Atomics.store(area.words, GLOBAL.USUAL + position, Number(usual));
-}
+/** Posted writes that can wait: after so many the devices' thread is woken, and after so many ns. A console's line is many of them. */
+const RING_AFTER = 64;
+const RING_AFTER_NS = 1e6;
 
 /** The vCPU's side. */
 export class ExitChannel implements IoAccess {
   readonly statistics = { exits: 0, posted: 0, slept: 0 };
+  private readonly area: ControlArea;
   private readonly link: VcpuLink;
   private readonly bell: Doorbell;
   private readonly posted: PostedAccesses;
-  /** Position of the port that the access before wrote to without waiting; -1 if it was none. */
-  private justPosted = -1;
+  /** The port that the access before wrote to without waiting, and what. */
+  private before: PostedPort | undefined;
+  private written = 0;
+  /** The last write to a port whose byte is known, and how much had been posted then; not if it was waited for since. */
+  private last: { readonly port: number; readonly value: number; readonly position: number } | undefined;
   /** Posted writes that the devices' thread was not woken for. */
   private unrung = 0;
+  /** When a run's end first found them; and that something may come of them. */
+  private unrungSince = Number.POSITIVE_INFINITY;
+  private urgent = false;
 
-  constructor(link: VcpuLink, bell: Doorbell, posted: PostedAccesses) {
+  constructor(area: ControlArea, link: VcpuLink, bell: Doorbell, posted: PostedAccesses) {
+    this.area = area;
     this.link = link;
     this.bell = bell;
     this.posted = posted;
   }
 
   readPort(port: number, size: AccessSize): number {
-    if (this.justPosted >= 0 && size === 1) {
-      const { status } = this.posted.ports[this.justPosted];
-      if (status?.port === port && Atomics.load(this.link.words, GLOBAL.USUAL + this.justPosted) !== 0) {
-        this.justPosted = -1;
-        return status.value;
-      }
+    return this.known(port, size) ?? this.exit(ACCESS.PORT_READ, port, size, 0);
+  }
+
+  /** What can be said without asking. */
+  private known(port: number, size: AccessSize): number | undefined {
+    if (size === 1) for (const known of this.posted.known) if (known.port === port) return this.knownByte(known);
+    if (this.before === undefined) return undefined;
+    const { status, selects } = this.before;
+    const { words } = this.link;
+    if (status !== undefined && status.port === port && size === 1 && isUsual(words, status.flag)) {
+      this.before = undefined;
+      return status.value;
     }
-    return this.exit(ACCESS.PORT_READ, port, size, 0);
+    if (selects === undefined || port < selects.port || port + size > selects.port + selects.bytes) return undefined;
+    const target = selects.target(this.written);
+    return target >= 0 && isUnanswered(words, target) ? 2 ** (8 * size) - 1 : undefined;
+  }
+
+  private knownByte({ port, index, mask }: KnownPort): number | undefined {
+    const { area, link, last } = this;
+    if (othersHavePosted(area, link.id)) return undefined;
+    // Before the byte is looked at: what is done then has become known.
+    const waits = last !== undefined && ((last.position - link.load(VCPU.WRITES_TAKEN)) | 0) > 0;
+    const value = knownValue(area.words, index);
+    if (value === undefined || !waits) return value;
+    return last.port === port ? last.value & mask : undefined;
   }
 
   writePort(port: number, size: AccessSize, value: number): void {
-    const { ports } = this.posted;
-    for (let n = 0; n < ports.length; n++) {
-      if (ports[n].port !== port || ports[n].size !== size || !this.post(port, size | IS_PORT, value)) continue;
-      this.justPosted = n;
+    for (const posted of this.posted.ports) {
+      if (posted.port !== port || posted.size !== size || !postWrite(this.link, true, port, size, value)) continue;
+      this.before = posted;
+      this.written = value;
+      if (this.posted.known.some((known) => known.port === port))
+        this.last = { port, value, position: this.link.load(VCPU.WRITES_POSTED) };
+      this.wasPosted(posted, value);
       return;
     }
     this.exit(ACCESS.PORT_WRITE, port, size, value);
@@ -87,8 +96,12 @@ export class ExitChannel implements IoAccess {
   }
 
   writeMmio(gpa: number, size: AccessSize, value: number): void {
-    for (const { base, length } of this.posted.ranges)
-      if (gpa >= base && gpa + size <= base + length && this.post(gpa, size, value)) return;
+    for (const range of this.posted.ranges) {
+      const { base, length } = range;
+      if (gpa < base || gpa + size > base + length || !postWrite(this.link, false, gpa, size, value)) continue;
+      this.wasPosted(range, value);
+      return;
+    }
     this.exit(ACCESS.MMIO_WRITE, gpa, size, value);
   }
 
@@ -117,36 +130,43 @@ export class ExitChannel implements IoAccess {
     if ((Atomics.or(this.link.words, this.link.at + VCPU.NEWS, what) & what) !== what) this.ring();
   }
 
-  /** False where there is no room: then the access has to wait. */
-  private post(gpa: number, size: number, value: number): boolean {
-    const { words, at } = this.link;
-    const written = Atomics.load(words, at + VCPU.WRITES_POSTED);
-    if (((written - Atomics.load(words, at + VCPU.WRITES_TAKEN)) | 0) >= WRITES_MAX) return false;
-    const entry = at + VCPU.WRITES + (written & (WRITES_MAX - 1)) * 4;
-    words[entry] = gpa % TWO_32;
-    words[entry + 1] = gpa / TWO_32;
-    words[entry + 2] = size;
-    words[entry + 3] = value;
+  private wasPosted({ wakes, status }: Pick<PostedPort, "wakes" | "status">, value: number): void {
     this.statistics.posted++;
-    Atomics.store(words, at + VCPU.WRITES_POSTED, (written + 1) | 0);
-    if ((size & IS_PORT) === 0 || ++this.unrung >= RING_AFTER) this.ring();
-    return true;
+    if (wakes === "now" || (wakes === "unless-zero" && value !== 0) || ++this.unrung >= RING_AFTER) this.ring();
+    else if (status !== undefined && !isUsual(this.link.words, status.flag)) this.urgent = true;
   }
 
   private ring(): void {
     this.unrung = 0;
+    this.unrungSince = Number.POSITIVE_INFINITY;
+    this.urgent = false;
     this.bell.ring();
   }
 
-  /** To be called where a run ends: what was posted is not left lying. */
+  /** To be called where a run ends: what was posted is not left lying for long. `now` gives ns. */
+  flushIfDue(now: () => number): void {
+    if (this.unrung === 0) return;
+    const time = now();
+    this.unrungSince = Math.min(this.unrungSince, time);
+    if (this.urgent || time - this.unrungSince >= RING_AFTER_NS) this.ring();
+  }
+
+  /** To be called where the vCPU stops to execute. */
   flush(): void {
     if (this.unrung !== 0) this.ring();
+  }
+
+  /** To be called where the devices' state becomes another: nothing is known of the access before. */
+  forget(): void {
+    this.before = undefined;
+    this.last = undefined;
   }
 
   private exit(access: number, address: number, size: number, value: number): number {
     const { words, at } = this.link;
     this.statistics.exits++;
-    this.justPosted = -1;
+    this.before = undefined;
+    this.last = undefined;
     words[at + VCPU.EXIT_ACCESS] = access;
     words[at + VCPU.EXIT_ADDRESS_LOW] = address % TWO_32;
     words[at + VCPU.EXIT_ADDRESS_HIGH] = address / TWO_32;
@@ -185,23 +205,10 @@ export class ExitReceiver {
     return this.link.load(VCPU.EXIT_TURN) === TURN.DEVICES;
   }
 
-  /** Takes what nobody waits for; true if there was anything. */
+  /** Takes news; true if there were any. */
   takeNews(server: ExitServer): boolean {
     const { words, at } = this.link;
-    let any = false;
-    const posted = Atomics.load(words, at + VCPU.WRITES_POSTED);
-    for (let n = Atomics.load(words, at + VCPU.WRITES_TAKEN); n !== posted; n = (n + 1) | 0) {
-      const entry = at + VCPU.WRITES + (n & (WRITES_MAX - 1)) * 4;
-      const address = (words[entry + 1] >>> 0) * TWO_32 + (words[entry] >>> 0);
-      const size = (words[entry + 2] & ~IS_PORT) as AccessSize;
-      const isPort = (words[entry + 2] & IS_PORT) !== 0;
-      const value = words[entry + 3] >>> 0;
-      Atomics.store(words, at + VCPU.WRITES_TAKEN, (n + 1) | 0);
-      if (isPort) server.io.writePort(address, size, value);
-      else server.io.writeMmio(address, size, value);
-      any = true;
-    }
-    if (Atomics.load(words, at + VCPU.NEWS) === 0) return any;
+    if (Atomics.load(words, at + VCPU.NEWS) === 0) return false;
     const news = Atomics.exchange(words, at + VCPU.NEWS, 0);
     if (news & NEWS.EOI) {
       for (let word = 0; word < 8; word++) {
