@@ -112,13 +112,15 @@ export class PostedWrites {
     this.links = links;
   }
 
-  /** Does what has been posted; true if there was anything. */
+  /** Does what has been posted until now, not what is posted meanwhile, which need not end; true if there was anything. */
   take(io: IoAccess): boolean {
-    if (!this.findFirst()) return false;
-    do {
+    const end = Atomics.load(this.links[0].words, GLOBAL.WRITES_TICKET);
+    let any = false;
+    for (let found = this.findFirst(); found && ((this.ticket - end) | 0) < 0; found = this.findNext()) {
       this.perform(this.links[this.first], io);
-    } while (this.findNext());
-    return true;
+      any = true;
+    }
+    return any;
   }
 
   /** The one with the ticket after the last needs no look at the other rings. */
