@@ -80,6 +80,10 @@ export interface VirtualMachineOptions {
   readonly threads?: string;
   /** What accesses to MSRs that the CPU has not do: `fault` (#GP, by default), or `ignore`: reads give zero, writes have no effect. */
   readonly unknownMsrs?: string;
+  /** When all processors are halted with interrupts off: the machine's `end`, by default, or a `wait` for an NMI from outside. */
+  readonly onHalt?: string;
+  /** Virtual time while the machine is paused or the host sleeps: `freeze`, by default, or `catch-up` when it goes on. */
+  readonly clock?: string;
   /** For finding faults of skep: holds every execution of translated code, or one of so many, against the interpreter. */
   readonly checkRegions?: boolean | number;
   /** Counts where the guest spends its instructions; the functions come out of `traces` at the end. */

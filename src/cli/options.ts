@@ -5,7 +5,7 @@ import { CPU_MODEL_NAMES, DEFAULT_CPU_MODEL } from "../cpu/model.ts";
 import { SkepError } from "../errors.ts";
 import { checkName } from "../host/node/control-socket.ts";
 import type { DiskOptions, ModuleOptions, VirtualMachineOptions } from "../index.ts";
-import { COMPILER_PLACES, DEFAULT_DEBUG_EXIT_PORT, ENGINES, UNKNOWN_MSRS } from "../machine/config.ts";
+import { CLOCKS, COMPILER_PLACES, DEFAULT_DEBUG_EXIT_PORT, ENGINES, ON_HALT, UNKNOWN_MSRS } from "../machine/config.ts";
 import { TRACE_KINDS } from "../vmm/trace.ts";
 
 /** Where the first serial port goes. */
@@ -62,6 +62,17 @@ const OPTIONS: { readonly [name: string]: Option } = {
   "unknown-msrs": {
     value: UNKNOWN_MSRS.join("|"),
     help: ["MSRs that the CPU has not: #GP, or reads give 0 and writes have no effect (fault)"],
+  },
+  "on-halt": {
+    value: ON_HALT.join("|"),
+    help: ["all CPUs halted with interrupts off: the machine ends,", "or waits for skep ctl NAME nmi (end)"],
+  },
+  clock: {
+    value: CLOCKS.join("|"),
+    help: [
+      "guest time while the machine is paused or the host sleeps:",
+      "stands still, or is set forward when it goes on (freeze)",
+    ],
   },
   disk: {
     value: "FILE[,readonly]",
@@ -242,6 +253,8 @@ export function parseOptions(command: "run" | "start", args: readonly string[]):
       ...optional("cpus", text("cpus")),
       ...optional("cpu", text("cpu")),
       ...optional("unknownMsrs", text("unknown-msrs")),
+      ...optional("onHalt", text("on-halt")),
+      ...optional("clock", text("clock")),
       ...optional("engine", text("engine")),
       ...optional("threads", text("threads")),
       ...optional("checkRegions", check),

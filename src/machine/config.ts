@@ -19,6 +19,14 @@ export type CompilerPlace = (typeof COMPILER_PLACES)[number];
 export const UNKNOWN_MSRS = ["fault", "ignore"] as const;
 export type UnknownMsrs = (typeof UNKNOWN_MSRS)[number];
 
+/** What becomes of a machine whose processors are all halted with interrupts off: it ends, or waits for an NMI from outside. */
+export const ON_HALT = ["end", "wait"] as const;
+export type OnHalt = (typeof ON_HALT)[number];
+
+/** What virtual time does while the machine is paused or the host sleeps: it stands still, or is set forward afterwards. */
+export const CLOCKS = ["freeze", "catch-up"] as const;
+export type ClockPolicy = (typeof CLOCKS)[number];
+
 /** What the embedding program may say about the machine itself; everything has a default. */
 export interface MachineRequest {
   /** Bytes, or a number with K, M or G behind it. */
@@ -29,6 +37,10 @@ export interface MachineRequest {
   readonly cpu?: string;
   /** `fault` (#GP) or `ignore`: reads give zero, writes have no effect. */
   readonly unknownMsrs?: string;
+  /** `end`, or `wait` for an NMI from outside, when all processors are halted with interrupts off. */
+  readonly onHalt?: string;
+  /** `freeze` or `catch-up`: virtual time while the machine is paused or the host sleeps. */
+  readonly clock?: string;
   readonly engine?: string;
   /** `one` thread for all vCPUs in turn, or one for `each` of them, which machines with several have otherwise. */
   readonly threads?: string;
@@ -61,6 +73,8 @@ export interface MachineConfig {
   readonly x2apicIds: boolean;
   readonly cpu: CpuModel;
   readonly unknownMsrs: UnknownMsrs;
+  readonly onHalt: OnHalt;
+  readonly clock: ClockPolicy;
   readonly engine: EngineName;
   readonly threads: Threads;
   /** One of so many executions of regions is checked; 0: none. */
@@ -223,6 +237,12 @@ export function machineConfig(request: MachineRequest): MachineConfig {
   const unknownMsrs = UNKNOWN_MSRS.find((name) => name === (request.unknownMsrs ?? "fault"));
   if (unknownMsrs === undefined)
     bad(`unknown way "${request.unknownMsrs}" with unknown MSRs: known are ${UNKNOWN_MSRS.join(", ")}`);
+  const onHalt = ON_HALT.find((name) => name === (request.onHalt ?? "end"));
+  if (onHalt === undefined) bad(`unknown end "${request.onHalt}" of a halt: known are ${ON_HALT.join(", ")}`);
+  const clock = CLOCKS.find((name) => name === (request.clock ?? "freeze"));
+  if (clock === undefined) bad(`unknown clock "${request.clock}": known are ${CLOCKS.join(", ")}`);
+  if (clock === "catch-up" && deterministic !== undefined)
+    bad("the time of a deterministic machine goes by instructions, and cannot catch up");
   const serialPorts = request.serialPorts ?? 1;
   if (!Number.isInteger(serialPorts) || serialPorts < 1 || serialPorts > SERIAL_PORTS_MAX)
     bad(`${serialPorts} serial ports: a machine has 1 to ${SERIAL_PORTS_MAX}`);
@@ -233,6 +253,8 @@ export function machineConfig(request: MachineRequest): MachineConfig {
     x2apicIds,
     cpu: cpuModel(request.cpu ?? DEFAULT_CPU_MODEL, x2apicIds),
     unknownMsrs,
+    onHalt,
+    clock,
     engine: known,
     threads,
     checkRegions: checkEvery(request.checkRegions, known),

@@ -133,7 +133,7 @@ export class Pc {
       timers: this.timers,
       router: this.router,
       trace,
-      partial: threads !== undefined,
+      haltIsEnd: threads === undefined && config.onHalt === "end",
       sample: options.sample,
     });
     const { io, timers, anomalies, router, vm } = this;

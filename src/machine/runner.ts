@@ -13,6 +13,7 @@ import type { VmExit } from "../vmm/vm.ts";
 import type { DiskConfig, KernelConfig, MachineConfig } from "./config.ts";
 import { answerControl, type ControlRequest } from "./control.ts";
 import { kernelSymbols } from "./kallsyms.ts";
+import { LostTime } from "./lost-time.ts";
 import { Machine, type MachineOptions } from "./machine.ts";
 import { OutputBatches } from "./output.ts";
 import type { GroupThreads } from "./parallel/vcpu-group.ts";
@@ -48,6 +49,8 @@ export interface RunnerOptions {
 
 /** A sleep shorter than this is not worth the waking. */
 const SLEEP_MIN_MS = 0.02;
+/** So often lost time is looked for where nothing else is to be done. */
+const LOST_TIME_MS = 1000;
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
@@ -79,6 +82,8 @@ export class MachineRunner {
   private paused = false;
   private exit: ExitRecord | undefined;
   private readonly profile: Profile | undefined;
+  /** Where virtual time catches up. */
+  private readonly lostTime: LostTime | undefined;
   private readonly traced: (line: string) => void;
 
   /** Builds the machine and loads its kernel; throws a SkepError where that cannot be. */
@@ -91,6 +96,7 @@ export class MachineRunner {
     this.output = new OutputBatches(options.post, host.now);
     const profile = config.profile ? new Profile() : undefined;
     this.profile = profile;
+    if (config.clock === "catch-up") this.lostTime = new LostTime(host);
     this.traced = (line: string): void => this.output.bytes(CHANNEL.TRACE, encoder.encode(`${line}\n`));
     this.machine = new Machine({
       config,
@@ -160,10 +166,11 @@ export class MachineRunner {
 
   private execute(): void {
     const { mailbox } = this.options;
+    if (this.lostTime?.due) this.catchUpWithHost(this.lostTime);
     const outcome = this.machine.run(() => {
       this.output.flushIfDue();
       this.offerWhereRoom();
-      return mailbox.bell() !== this.bell;
+      return mailbox.bell() !== this.bell || this.lostTime?.due === true;
     });
     if (outcome.kind === "exit") this.exit = exitRecord(outcome.exit);
     else if (outcome.kind === "idle") {
@@ -174,9 +181,21 @@ export class MachineRunner {
         this.offerWhereRoom();
         return;
       }
-      const milliseconds = Math.min((outcome.wakeAt - this.clock.now()) / 1e6, this.output.milliseconds());
+      const longest = this.lostTime === undefined ? Number.POSITIVE_INFINITY : LOST_TIME_MS;
+      const milliseconds = Math.min((outcome.wakeAt - this.clock.now()) / 1e6, this.output.milliseconds(), longest);
       if (milliseconds > SLEEP_MIN_MS) mailbox.wait(this.bell, milliseconds);
     }
+  }
+
+  /** Sets virtual time forward by what the host slept. */
+  private catchUpWithHost(lostTime: LostTime): void {
+    const ns = lostTime.slept();
+    if (ns === 0) return;
+    this.machine.halt();
+    this.clock.stop();
+    this.clock.setTime(this.clock.now() + ns);
+    this.clock.start();
+    this.machine.begin();
   }
 
   private readMailbox(): void {
@@ -199,6 +218,8 @@ export class MachineRunner {
     switch (command) {
       case "start":
       case "resume":
+        if (this.paused && this.lostTime !== undefined) clock.setTime(clock.now() + this.lostTime.paused());
+        this.lostTime?.mark();
         this.started = true;
         this.paused = false;
         clock.start();
@@ -208,6 +229,7 @@ export class MachineRunner {
         this.paused = true;
         machine.halt();
         clock.stop();
+        this.lostTime?.mark();
         break;
       case "reset":
         machine.halt();

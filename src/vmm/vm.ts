@@ -34,8 +34,8 @@ export interface VmOptions {
   readonly timers: TimerQueue;
   readonly router: InterruptRouter;
   readonly trace: Trace;
-  /** Other threads run more vCPUs of the machine: that those here are halted for good is not its end. */
-  readonly partial?: boolean;
+  /** False: that all vCPUs here are halted with interrupts off is not the machine's end. True otherwise. */
+  readonly haltIsEnd?: boolean;
   /** Called with each vCPU whose slice ran to its end. */
   readonly sample?: ((vcpu: Vcpu) => void) | undefined;
 }
@@ -62,7 +62,7 @@ export class Vm {
   private readonly trace: Trace;
   /** The clock of deterministic mode. */
   private readonly instructions: InstructionClock | undefined;
-  private readonly partial: boolean;
+  private readonly haltIsEnd: boolean;
   private readonly sample: VmOptions["sample"];
   private exit: VmExit | undefined;
   private speed = INITIAL_SPEED;
@@ -80,7 +80,7 @@ export class Vm {
     this.trace = options.trace;
     this.sample = options.sample;
     this.instructions = options.clock instanceof InstructionClock ? options.clock : undefined;
-    this.partial = options.partial ?? false;
+    this.haltIsEnd = options.haltIsEnd ?? true;
   }
 
   addVcpu(vcpu: Vcpu): void {
@@ -147,8 +147,8 @@ export class Vm {
     }
     if (this.exit !== undefined) return undefined;
     if (ran) return poll() ? { kind: "yield" } : undefined;
-    // SDM Vol. 2A HLT: with interrupts off only NMI, INIT and RESET end it, and nobody is left who could send one.
-    if (!this.partial && this.vcpus.every((vcpu) => vcpu.deaf)) {
+    // SDM Vol. 2A HLT: with interrupts off only NMI, INIT and RESET end it, and no processor is left that could send one.
+    if (this.haltIsEnd && this.vcpus.every((vcpu) => vcpu.deaf)) {
       this.end({ reason: "halt" });
       return undefined;
     }

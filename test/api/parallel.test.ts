@@ -76,6 +76,28 @@ for (const threads of ["one", "each"] as const) {
   }
 }
 
+for (const threads of ["one", "each"] as const) {
+  test(
+    `processors halted with interrupts off wait for an NMI where that is asked for (threads: ${threads})`,
+    limit,
+    async () => {
+      // The NMI finds an IDT of no entries.
+      const kernel = multibootKernel([...TRIPLE_FAULT.slice(0, -2), ...print("h"), ...HALT]);
+      await using vm = await VirtualMachine.create({ kernel, threads, cpus: 2, onHalt: "wait" });
+      await vm.start();
+      while ((await vm.status()).vcpus[0].activity !== "halted");
+      let over = false;
+      void vm.exited.then(() => {
+        over = true;
+      });
+      for (let n = 0; n < 20; n++) await vm.status();
+      assert.equal(over, false);
+      await vm.nmi(0);
+      assert.deepEqual(await vm.exited, { reason: "triple-fault", status: 3 });
+    },
+  );
+}
+
 test("input arrives whole and in order", limit, async () => {
   await using vm = await create([...ECHO, ...POWER_OFF]);
   await vm.start();

@@ -145,14 +145,14 @@ export class VcpuGroup implements Processors, CodeKeeper {
   }
 
   run(poll: () => boolean): RunOutcome {
-    const { vm, threads } = this.options;
+    const { config, vm, threads } = this.options;
     let lookout = 0;
     for (;;) {
       const bell = threads.mailbox.bell();
       if (this.serve() && this.answered) lookout = threads.clock.now() + LOOKOUT_NS;
       if (this.starting) this.awaitThreads();
       this.lookForTripleFault();
-      if (allDeaf(this.area, this.links)) vm.end({ reason: "halt" });
+      if (config.onHalt === "end" && allDeaf(this.area, this.links)) vm.end({ reason: "halt" });
       const outcome = vm.run(poll);
       if (outcome.kind !== "idle") return outcome;
       if (poll()) return { kind: "yield" };

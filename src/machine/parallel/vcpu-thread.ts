@@ -100,7 +100,7 @@ export class VcpuThread {
     );
     const others = links.filter((link) => link !== this.link);
     this.code = new SharedCode(this.link, others, () => this.vcpu.engine);
-    this.vm = new Vm({ clock: this.clock, timers, router, trace, partial: true });
+    this.vm = new Vm({ clock: this.clock, timers, router, trace, haltIsEnd: false });
     this.vcpu = makeVcpu(parts.id, {
       config,
       host,

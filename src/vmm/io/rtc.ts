@@ -147,15 +147,6 @@ export class Rtc implements Stateful, PortHandler {
     this.update();
   }
 
-  /** Sets the clock from outside, as of now (a host's policy after a pause). */
-  setWallClock(unixMs: number): void {
-    const now = this.clock.now();
-    this.settle(now);
-    this.setMoment(unixMs, now);
-    this.settledAt = now;
-    this.update();
-  }
-
   /** Bit 7 of port 70h: NMIs do not reach the processors. */
   get nmiMasked(): boolean {
     return this.nmiMask;

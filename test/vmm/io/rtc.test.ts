@@ -289,16 +289,6 @@ test("while the HPET has IRQ 8, nothing interrupts and no host timer runs", () =
   assert.equal(b.pin.rises.length, 1);
 });
 
-test("the host can set the clock again", () => {
-  const b = new Board();
-  b.bench.advance(100 * SECOND);
-  b.rtc.setWallClock(Date.UTC(2031, 5, 7, 8, 9, 10));
-  assert.equal(b.time(), "20 31 06 07 08 09 10 07");
-  b.put(0x0b, SET | H24);
-  b.rtc.setWallClock(Date.UTC(1969, 11, 31, 23, 59, 59));
-  assert.equal(b.time(), "19 69 12 31 23 59 59 04");
-});
-
 test("random accesses never throw, and restore in mid-work goes on alike", () => {
   for (let seed = 1; seed <= 40; seed++) {
     const next = random(seed);
