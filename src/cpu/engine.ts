@@ -1,6 +1,6 @@
 // The engine as the core sees it: one vCPU's memory, an instance of the engine module, and register access from outside.
 
-import { CPUID_HEADER } from "../isa/cpuid-table.ts";
+import { CPUID_HEADER, CPUID_TABLE } from "../isa/cpuid-table.ts";
 import { EXIT } from "../isa/exit.ts";
 import { FEATURE_NAMES } from "../isa/features.ts";
 import { flushScope } from "../isa/helper.ts";
@@ -43,6 +43,7 @@ import { MSR_RESET } from "../isa/system/msrs.ts";
 import { type Engine, type EngineHost, type EngineStatistics, INJECT, type MemorySlot } from "../vmm/engine.ts";
 import { type Section, StateError } from "../vmm/state.ts";
 import { CodePages } from "./code-pages.ts";
+import { impossibleState } from "./control-state.ts";
 import { IMPORT } from "./engine-imports.ts";
 import { flagImage } from "./flag-image.ts";
 import { JOURNAL_EXPORT } from "./journal.ts";
@@ -439,6 +440,22 @@ export class TranslateEngine implements Engine {
     fields.vectors = bytes.slice(VECTOR_BASE, VECTOR_BASE + 16 * VECTOR_STRIDE);
     fields.x87 = bytes.slice(X87_BASE, X87_BASE + 8 * 16);
     return { kind: "vcpu", version: 1, fields };
+  }
+
+  check({ fields }: Section): void {
+    const number = (name: string): number => Number(fields[name]) | 0;
+    const impossible = impossibleState(
+      {
+        cr0: number("cr0"),
+        cr3: BigInt(fields.cr3 as bigint),
+        cr4: number("cr4"),
+        efer: number("efer"),
+        rflags: number("rflags"),
+        activity: number("activity"),
+      },
+      new DataView(this.memory.buffer, CPUID_TABLE),
+    );
+    if (impossible !== undefined) throw new StateError(`no processor is in such a state: ${impossible}`);
   }
 
   restore(section: Section): void {

@@ -54,6 +54,7 @@ export function saveVcpu(vcpu: Vcpu): VcpuSections {
 
 /** The engine first: the TSC's offset before the deadlines that are measured with it. */
 export function restoreVcpu(vcpu: Vcpu, sections: VcpuSections): void {
+  vcpu.engine.check(sections.engine);
   vcpu.engine.restore(sections.engine);
   restoreState(vcpu.apic, sections.apic);
   restoreState(vcpu, sections.events);

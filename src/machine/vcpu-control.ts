@@ -2,10 +2,10 @@
 // answers are plain JSON, so that they can cross threads and sockets; registers are hexadecimal text, as wide as they are.
 
 import { SkepError } from "../errors.ts";
-import { GPR, GPR_COUNT, STATE_FIELDS, VECTOR_STRIDE } from "../isa/state.ts";
+import { ARITHMETIC_FLAGS, GPR, GPR_COUNT, STATE_FIELDS, VECTOR_STRIDE } from "../isa/state.ts";
 import { ApicMode } from "../vmm/io/destination.ts";
 import { Lvt, REGISTERS } from "../vmm/io/lapic-registers.ts";
-import type { Section, StateValue } from "../vmm/state.ts";
+import { type Section, StateError, type StateValue } from "../vmm/state.ts";
 import type { Vcpu } from "../vmm/vcpu.ts";
 
 export type VcpuRequest =
@@ -131,6 +131,13 @@ function setRegisters(vcpu: Vcpu, values: RegisterValues): void {
     const register = TABLE.get(name) ?? TABLE.get(key);
     if (register === undefined) throw new SkepError("config", `there is no register "${name}"`);
     register.write(fields, parseValue(name, text, register.bytes));
+  }
+  if (rflags !== undefined) fields.rflags = Number(rflags) & ~ARITHMETIC_FLAGS;
+  try {
+    engine.check({ ...section, fields });
+  } catch (error) {
+    if (error instanceof StateError) throw new SkepError("config", error.message, { cause: error });
+    throw error;
   }
   engine.restore({ ...section, fields });
   if (rflags !== undefined) engine.setRflags(Number(rflags));

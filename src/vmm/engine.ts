@@ -96,5 +96,7 @@ export interface Engine {
   retired(): number;
   statistics(): EngineStatistics;
   save(): Section;
+  /** Throws a StateError where no processor of this model would be in such a state. */
+  check(section: Section): void;
   restore(section: Section): void;
 }

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { startMachineThread } from "../../src/host/node/machine-thread.ts";
-import { VirtualMachine } from "../../src/index.ts";
+import { SkepError, VirtualMachine } from "../../src/index.ts";
 import { type FromMachine, MESSAGE } from "../../src/machine/protocol.ts";
 import {
   ECHO,
@@ -153,6 +153,24 @@ test("what a vCPU wrote last before a snapshot is in it: no byte is lost, none c
   const wrong = seen.findIndex((byte, n) => byte !== ((seen[0] + n) & 0xff));
   assert.equal(wrong, -1, `of ${seen.length} bytes`);
 });
+
+for (const threads of ["one", "each"] as const) {
+  test(`a snapshot with a processor that cannot be is refused (threads: ${threads})`, limit, async () => {
+    const kernel = multibootKernel(SPIN);
+    await using vm = await VirtualMachine.create({ kernel, threads, memory: "16M" });
+    await vm.start();
+    await vm.pause();
+    const snapshot = await vm.snapshot();
+    const [vcpu] = snapshot.state.fields.vcpus as unknown as {
+      readonly engine: { fields: { [name: string]: unknown } };
+    }[];
+    vcpu.engine.fields.efer = 0x500;
+    await assert.rejects(
+      VirtualMachine.create({ kernel, threads, memory: "16M", snapshot }),
+      (error) => error instanceof SkepError && error.code === "config" && /EFER.LMA is/.test(error.message),
+    );
+  });
+}
 
 test("a snapshot of a machine with other vCPUs or less memory is refused", limit, async () => {
   const options = { kernel: multibootKernel(SPIN), threads: "each", cpus: 2, memory: "16M" };

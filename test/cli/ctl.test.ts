@@ -127,6 +127,11 @@ test("status, pause, registers, resume", limit, async () => {
   await refused(["counter", "set-regs", "rbx=0", "nonsense=1"], /there is no register "nonsense"/);
   await refused(["counter", "set-regs", "rbx=10000000000000000"], /does not fit into the 64 bits of rbx/);
   assert.deepEqual(await json("regs"), first);
+  await refused(
+    ["counter", "set-regs", "rbx=0", "cr0=80000010"],
+    /no processor is in such a state: CR0.PG needs CR0.PE/,
+  );
+  await refused(["counter", "set-regs", "rbx=0", "efer=500"], /EFER.LMA is EFER.LME and CR0.PG/);
   await good("set-regs", "rbx=fffffff0", "rflags=0x46", "xmm3=0123456789abcdef0011223344556677", "cr2=dead");
   const set = (await json("regs")) as { [name: string]: string };
   const { rbx, rflags, xmm3, cr2 } = set;

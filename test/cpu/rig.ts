@@ -1,8 +1,10 @@
 // A bare vCPU for tests: flat memory, registers set from outside, instruction bytes run until they stop. The guest stops with HLT, or the
 // rig stops it where an exception is delivered (an IDT of HLT gates).
 
+import { cpuidTable } from "../../src/cpu/cpuid-leaves.ts";
 import { type EngineModel, ramMemoryBytes, TranslateEngine } from "../../src/cpu/engine.ts";
 import { VAR } from "../../src/cpu/layout.ts";
+import { parseCpuModel } from "../../src/cpu/model.ts";
 import { engineModule, engineModuleWithJournal } from "../../src/cpu/standard-module.ts";
 import type { RegionChecker } from "../../src/cpu/translator/check.ts";
 import { compileOnSameThread } from "../../src/cpu/translator/same-thread.ts";
@@ -80,6 +82,11 @@ export function everything(table?: Uint8Array): EngineModel {
     cpuidTableAddress: CPUID_TABLE,
     signature: 0x000306a9,
   };
+}
+
+/** One processor of the model that has all that there is, with its CPUID. */
+export function maxModel(): EngineModel {
+  return everything(cpuidTable(parseCpuModel("max"), { apicId: 0, cpus: 1, tscHz: 1e9, crystalHz: 25e6 }));
 }
 
 export class Rig {

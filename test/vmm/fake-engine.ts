@@ -33,6 +33,8 @@ export class FakeEngine implements Engine {
     this.set(RFLAGS, 2);
   }
 
+  check(): void {}
+
   run(budget: number, pauses = 0): number {
     this.budgets.push(budget);
     this.pauses = pauses;

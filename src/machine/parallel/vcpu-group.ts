@@ -20,6 +20,7 @@ import { CodeWrites } from "../../vmm/parallel/shared-code.ts";
 import { spinPause } from "../../vmm/parallel/spin.ts";
 import { CALL, callDone, callResult, startCall } from "../../vmm/parallel/vcpu-call.ts";
 import { allDeaf, STARTS, type VcpuLink } from "../../vmm/parallel/vcpu-link.ts";
+import { StateError } from "../../vmm/state.ts";
 import type { Vcpu } from "../../vmm/vcpu.ts";
 import type { RunOutcome, Vm } from "../../vmm/vm.ts";
 import type { MachineConfig } from "../config.ts";
@@ -238,7 +239,12 @@ export class VcpuGroup implements Processors, CodeKeeper {
           return;
         }
       }
-      this.call(id, CALL.RESTORE, { sections: section, time } satisfies ThreadRestore);
+      try {
+        this.call(id, CALL.RESTORE, { sections: section, time } satisfies ThreadRestore);
+      } catch (error) {
+        // What a thread tells of a failure is its message alone.
+        throw new StateError(error instanceof Error ? error.message : String(error), { cause: error });
+      }
     });
   }
 
