@@ -84,6 +84,8 @@ export interface VirtualMachineOptions {
   readonly onHalt?: string;
   /** Virtual time while the machine is paused or the host sleeps: `freeze`, by default, or `catch-up` when it goes on. */
   readonly clock?: string;
+  /** For finding faults of skep: what the machine does without, by the names that `skep run --help` lists. */
+  readonly without?: readonly string[];
   /** For finding faults of skep: holds every execution of translated code, or one of so many, against the interpreter. */
   readonly checkRegions?: boolean | number;
   /** Counts where the guest spends its instructions; the functions come out of `traces` at the end. */

@@ -5,7 +5,15 @@ import { CPU_MODEL_NAMES, DEFAULT_CPU_MODEL } from "../cpu/model.ts";
 import { SkepError } from "../errors.ts";
 import { checkName } from "../host/node/control-socket.ts";
 import type { DiskOptions, ModuleOptions, VirtualMachineOptions } from "../index.ts";
-import { CLOCKS, COMPILER_PLACES, DEFAULT_DEBUG_EXIT_PORT, ENGINES, ON_HALT, UNKNOWN_MSRS } from "../machine/config.ts";
+import {
+  ASSISTS,
+  CLOCKS,
+  COMPILER_PLACES,
+  DEFAULT_DEBUG_EXIT_PORT,
+  ENGINES,
+  ON_HALT,
+  UNKNOWN_MSRS,
+} from "../machine/config.ts";
 import { TRACE_KINDS } from "../vmm/trace.ts";
 
 /** Where the first serial port goes. */
@@ -125,6 +133,14 @@ const OPTIONS: { readonly [name: string]: Option } = {
     help: [
       "print events on standard error as they happen; several, with commas between:",
       ...Object.entries(TRACE_KINDS).map(([kind, meaning]) => `  ${kind.padEnd(12)}${meaning}`),
+    ],
+  },
+  without: {
+    value: "WHAT",
+    multiple: true,
+    help: [
+      "for finding faults of skep: do without; several, with commas between:",
+      ...Object.entries(ASSISTS).map(([name, meaning]) => `  ${name.padEnd(16)}${meaning}`),
     ],
   },
   help: { help: ["print this"] },
@@ -248,6 +264,7 @@ export function parseOptions(command: "run" | "start", args: readonly string[]):
       modules: list("module").map(module),
       disks: list("disk").map(disk),
       trace,
+      without: list("without").flatMap((names) => names.split(",")),
       ...optional("initrd", text("initrd")),
       ...optional("memory", text("memory")),
       ...optional("cpus", text("cpus")),

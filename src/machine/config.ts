@@ -19,6 +19,15 @@ export type CompilerPlace = (typeof COMPILER_PLACES)[number];
 export const UNKNOWN_MSRS = ["fault", "ignore"] as const;
 export type UnknownMsrs = (typeof UNKNOWN_MSRS)[number];
 
+/** What makes machines faster or their clocks steadier and can be done without, to find out whether a fault is in it. */
+export const ASSISTS = {
+  "posted-accesses": "accesses to devices that no virtual CPU waits for",
+  "halt-polling": "halted virtual CPUs look out before they sleep",
+  "owed-ticks": "IRQ 0 ticks that came late are made up for",
+  "larger-regions": "hot code is translated again, with what it calls",
+} as const;
+export type Assist = keyof typeof ASSISTS;
+
 /** What becomes of a machine whose processors are all halted with interrupts off: it ends, or waits for an NMI from outside. */
 export const ON_HALT = ["end", "wait"] as const;
 export type OnHalt = (typeof ON_HALT)[number];
@@ -57,6 +66,8 @@ export interface MachineRequest {
   /** Serial ports, 1 to 4. */
   readonly serialPorts?: number;
   readonly trace?: readonly string[];
+  /** Names of `ASSISTS` to do without. */
+  readonly without?: readonly string[];
   /** Runs that start alike go on alike; true, or the seed of the guest's random numbers. */
   readonly deterministic?: boolean | number;
 }
@@ -85,6 +96,7 @@ export interface MachineConfig {
   readonly debugExitPort: number | undefined;
   readonly serialPorts: number;
   readonly trace: readonly TraceKind[];
+  readonly without: readonly Assist[];
   /** The seed of a deterministic machine. */
   readonly seed: number | undefined;
 }
@@ -206,6 +218,11 @@ function traceKind(name: string): TraceKind {
   return bad(`there is no trace of "${name}": known are ${Object.keys(TRACE_KINDS).join(", ")}`);
 }
 
+function assist(name: string): Assist {
+  const known = Object.keys(ASSISTS) as Assist[];
+  return known.find((assist) => assist === name) ?? bad(`there is no assist "${name}": known are ${known.join(", ")}`);
+}
+
 /** Where hot code is translated, if it is: on one thread, whoever wants to read it has it made there (src/host/node/machine-worker.ts). */
 export function compilerPlace(config: MachineConfig): CompilerPlace | undefined {
   if (config.engine !== "translate") return undefined;
@@ -264,6 +281,7 @@ export function machineConfig(request: MachineRequest): MachineConfig {
     debugExitPort: debugExitPort(request.debugExit),
     serialPorts,
     trace: (request.trace ?? []).map(traceKind),
+    without: (request.without ?? []).map(assist),
     seed: deterministic,
   };
 }

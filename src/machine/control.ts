@@ -5,7 +5,14 @@ import type { CpuTopology } from "../cpu/topology.ts";
 import { SkepError } from "../errors.ts";
 import { destinationOf } from "../vmm/io/ioapic.ts";
 import { saveState } from "../vmm/state.ts";
-import { type CompilerPlace, compilerPlace, type EngineName, type MachineConfig, type Threads } from "./config.ts";
+import {
+  type Assist,
+  type CompilerPlace,
+  compilerPlace,
+  type EngineName,
+  type MachineConfig,
+  type Threads,
+} from "./config.ts";
 import { bytesOfHex, hexOfBytes } from "./hexadecimal.ts";
 import type { Pc } from "./pc.ts";
 import type { VcpuAnswer, VcpuRequest, VcpuStatus } from "./vcpu-control.ts";
@@ -37,6 +44,8 @@ export interface MachineInUse {
   readonly topology: CpuTopology;
   /** There are APIC ids of more than eight bits: processors are in x2APIC mode from the start. */
   readonly x2apicIds: boolean;
+  /** What it does without (`ASSISTS`). */
+  readonly without: readonly Assist[];
 }
 
 export interface MachineStatus extends MachineInUse {
@@ -139,7 +148,7 @@ function noRam(gpa: number, length: number): SkepError {
 }
 
 function inUse(config: MachineConfig): MachineInUse {
-  const { engine, threads, seed, cpu, topology, x2apicIds } = config;
+  const { engine, threads, seed, cpu, topology, x2apicIds, without } = config;
   const compiler = compilerPlace(config);
   return {
     engine,
@@ -149,6 +158,7 @@ function inUse(config: MachineConfig): MachineInUse {
     cpu: cpu.name,
     topology,
     x2apicIds,
+    without,
   };
 }
 

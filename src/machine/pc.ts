@@ -183,6 +183,7 @@ export class Pc {
     io.mapPorts("rtc", RTC_PORTS.index, 2, this.rtc);
     const msi = new MsiReceiver({ bus: router, anomalies, extendedDestinationIds });
     this.hpet = this.makeHpet(clock, msi);
+    if (config.without.includes("owed-ticks")) for (const { ticks } of [this.pit, this.hpet]) ticks.limit = 1;
     io.mapMmio("hpet", HPET_BASE, HPET_LENGTH, this.hpet);
 
     this.pmTimer = new PmTimer({

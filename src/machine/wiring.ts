@@ -4,6 +4,7 @@
 import { CONFIG_ADDRESS, CONFIG_DATA, configTarget } from "../devices/pci/host.ts";
 import { RTC_PORTS } from "../vmm/io/rtc.ts";
 import type { PostedAccesses } from "../vmm/parallel/posted-writes.ts";
+import type { MachineConfig } from "./config.ts";
 
 /** ISA interrupts, which the 8259 pair and the I/O APIC both get. */
 export const IRQ = { TIMER: 0, KEYBOARD: 1, COM2: 3, COM1: 4, RTC: 8, SCI: 9 } as const;
@@ -47,7 +48,7 @@ const serialStatus = (port: number, flag: number) => ({ port: port + 5, value: 0
  * What nobody has to wait for, where vCPUs have threads of their own: writes to memory behind the PCI bridge, to the transmitters of the serial
  * ports and their interrupt enable registers, to registers that select others. Nor for reads of PCI functions that are not there.
  */
-export const POSTED_ACCESSES: PostedAccesses = {
+const POSTED_ACCESSES: PostedAccesses = {
   ranges: [
     { ...PCI_WINDOWS.memory32, wakes: "now" },
     { ...PCI_WINDOWS.memory64, wakes: "now" },
@@ -64,5 +65,8 @@ export const POSTED_ACCESSES: PostedAccesses = {
   known: SERIAL_PORTS.map(({ port }, index) => ({ port: port + 1, index, mask: 0x0f })),
 };
 
-/** With that the devices see every access to a port. */
-export const POSTED_WHEN_TRACED: PostedAccesses = { ranges: POSTED_ACCESSES.ranges, ports: [], known: [] };
+export function postedAccesses({ trace, without }: Pick<MachineConfig, "trace" | "without">): PostedAccesses {
+  if (without.includes("posted-accesses")) return { ranges: [], ports: [], known: [] };
+  // The devices see every access to a port then.
+  return trace.includes("ports") ? { ...POSTED_ACCESSES, ports: [], known: [] } : POSTED_ACCESSES;
+}

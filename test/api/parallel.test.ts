@@ -154,6 +154,23 @@ test("what a vCPU wrote last before a snapshot is in it: no byte is lost, none c
   assert.equal(wrong, -1, `of ${seen.length} bytes`);
 });
 
+test("what a machine does without it says, and does not", limit, async () => {
+  const kernel = multibootKernel([...print("posted?"), ...HALT]);
+  const all = ["posted-accesses", "halt-polling", "owed-ticks", "larger-regions"];
+  for (const [without, posted] of [
+    [all, 0],
+    [all.slice(1), 7],
+    [[], 7],
+  ] as const) {
+    await using vm = await VirtualMachine.create({ kernel, threads: "each", without });
+    assert.deepEqual((await vm.status()).without, without);
+    await vm.start();
+    assert.equal(await text(vm), "posted?");
+    await vm.exited;
+    assert.equal((await vm.statistics()).vcpus[0].thread?.writesPosted, posted);
+  }
+});
+
 for (const threads of ["one", "each"] as const) {
   test(`a snapshot with a processor that cannot be is refused (threads: ${threads})`, limit, async () => {
     const kernel = multibootKernel(SPIN);

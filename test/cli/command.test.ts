@@ -160,6 +160,10 @@ test("bad input: one clear line, status 4, files unchanged", limit, async () => 
     [["--kernel", file, "--cpu", "x86-64-v2,+teleport"], /unknown CPU flag "teleport"/],
     [["--kernel", file, "--cpu", "z80"], /unknown CPU model "z80"/],
     [["--kernel", file, "--engine", "jit"], /unknown engine "jit"/],
+    [
+      ["--kernel", file, "--without", "halt-polling,sleep"],
+      /there is no assist "sleep": known are posted-accesses, halt/,
+    ],
     [["--kernel", file, "--on-halt", "stop"], /unknown end "stop" of a halt: known are end, wait/],
     [["--kernel", file, "--clock", "run"], /unknown clock "run": known are freeze, catch-up/],
     [["--kernel", file, "--clock", "catch-up", "--deterministic"], /deterministic machine goes by instructions/],

@@ -14,6 +14,7 @@ test("every option of a run", () => {
     ..."--disk a.img --disk b,c.img,readonly --serial file:/tmp/x --debug-exit --trace exits,ports --trace msr".split(
       " ",
     ),
+    ..."--on-halt wait --clock catch-up --without owed-ticks,halt-polling".split(" "),
     "--append",
     "console=ttyS0 -x",
     "--module",
@@ -38,6 +39,9 @@ test("every option of a run", () => {
     ],
     debugExit: true,
     trace: ["exits", "ports", "msr"],
+    onHalt: "wait",
+    clock: "catch-up",
+    without: ["owed-ticks", "halt-polling"],
   });
   assert.deepEqual(serial, { kind: "file", path: "/tmp/x" });
   assert.ok(stats && !help);

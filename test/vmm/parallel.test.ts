@@ -13,6 +13,7 @@ import {
   WRITES_MAX,
 } from "../../src/vmm/parallel/control-area.ts";
 import { ExitChannel, ExitReceiver } from "../../src/vmm/parallel/exit-channel.ts";
+import { HaltPoll } from "../../src/vmm/parallel/halt-poll.ts";
 import { PostedWrites, postWrite, setKnown, setUnanswered, setUsual } from "../../src/vmm/parallel/posted-writes.ts";
 import { RangeQueue } from "../../src/vmm/parallel/range-queue.ts";
 import {
@@ -471,6 +472,19 @@ test("threads read the same time: one that is told of a time never reads an earl
   }
   assert.equal(wrong, 0);
   assert.equal(await result, 0);
+});
+
+test("a vCPU whose halts are short looks out for longer, up to the most that it may", () => {
+  const poll = new HaltPoll();
+  for (let n = 0; n < 5; n++) poll.lasted(poll.lookout + 1);
+  assert.equal(poll.lookout, 100_000);
+  poll.lasted(100_001);
+  assert.equal(poll.lookout, 0);
+  const never = new HaltPoll(0);
+  for (const ns of [1, 50_000, 100_001, 1]) {
+    never.lasted(ns);
+    assert.equal(never.lookout, 0);
+  }
 });
 
 test("values cross threads as they are", () => {

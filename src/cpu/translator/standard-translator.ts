@@ -7,11 +7,11 @@ import { compileOnSameThread } from "./same-thread.ts";
 import { type MakeTranslator, Translator, type TranslatorOptions } from "./translator.ts";
 
 /** Makes the translators of one machine's vCPUs. */
-export function standardTranslator(): MakeTranslator {
+export function standardTranslator(options: Pick<TranslatorOptions, "largeAfter"> = {}): MakeTranslator {
   let compiler: TranslatorOptions["compiler"] | undefined;
   return (host, traces) => {
     compiler ??= compileOnSameThread({ instructions: INSTRUCTIONS, dump: traces?.code });
-    return new Translator(host, { compiler, trace: traces?.regions });
+    return new Translator(host, { ...options, compiler, trace: traces?.regions });
   };
 }
 

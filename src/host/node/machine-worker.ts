@@ -48,7 +48,7 @@ try {
     snapshot: data.snapshot,
     ...(await engineFor(config.checkRegions)),
     // Whoever wants to read code has it made here.
-    translator: await translatorFor(config.engine, compilerPlace(config) === "thread" ? data.compiler : undefined),
+    translator: await translatorFor(config, compilerPlace(config) === "thread" ? data.compiler : undefined),
     mailbox: new MailboxReceiver(data.mailbox),
     mailboxMemory: data.mailbox,
     post,

@@ -18,6 +18,6 @@ export interface VcpuWorkerData {
 
 const { machine, compiler } = workerData as VcpuWorkerData;
 const config = machineConfig(machine);
-const translator = await translatorFor(config.engine, compiler);
+const translator = await translatorFor(config, compiler);
 const parts = await new Promise<VcpuThreadParts>((resolve) => parentPort?.once("message", resolve));
 new VcpuThread({ parts, config, translator, host: webHost, post: (message) => parentPort?.postMessage(message) }).run();

@@ -39,7 +39,7 @@ import { restoreVcpu, saveVcpu } from "../processors.ts";
 import { CHANNEL, type FromMachine, type VcpuThreadParts } from "../protocol.ts";
 import { vcpuStatistics } from "../statistics.ts";
 import { answerVcpu, type VcpuRequest } from "../vcpu-control.ts";
-import { POSTED_ACCESSES, POSTED_WHEN_TRACED } from "../wiring.ts";
+import { postedAccesses } from "../wiring.ts";
 import { type ThreadAnswer, type ThreadRestore, type ThreadStatistics, vcpuLinks } from "./vcpu-links.ts";
 
 export interface VcpuThreadOptions {
@@ -68,12 +68,13 @@ export class VcpuThread {
   private readonly exits: ExitChannel;
   private readonly code: SharedCode;
   private readonly interrupts: PostedInterrupts;
-  private readonly haltPoll = new HaltPoll();
+  private readonly haltPoll: HaltPoll;
   private readonly idle = { ns: 0, count: 0 };
 
   constructor(options: VcpuThreadOptions) {
     const { parts, config, post } = options;
     this.config = config;
+    this.haltPoll = config.without.includes("halt-polling") ? new HaltPoll(0) : new HaltPoll();
     const host: Host = { ...options.host, engineModule: parts.engineModule };
     this.area = new ControlArea(parts.control);
     this.bell = new MailboxBell(parts.mailbox);
@@ -86,12 +87,7 @@ export class VcpuThread {
     const trace = traceTo(config.trace as TraceKind[], traced);
     this.anomalies = new Anomalies(trace.anomalies);
     const timers = new TimerQueue(this.clock);
-    this.exits = new ExitChannel(
-      this.area,
-      this.link,
-      this.bell,
-      config.trace.includes("ports") ? POSTED_WHEN_TRACED : POSTED_ACCESSES,
-    );
+    this.exits = new ExitChannel(this.area, this.link, this.bell, postedAccesses(config));
     const router = new InterruptRouter(() => this.area.apicGeneration);
     this.interrupts = new PostedInterrupts(
       this.link,

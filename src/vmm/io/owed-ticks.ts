@@ -12,13 +12,15 @@ export const owedTicksSchema: Schema = {
   kind: "owed-ticks",
   version: 1,
   fields: { owed: "u32", outstanding: "bool" },
-  derived: ["pulse", "statistics"],
+  derived: ["pulse", "statistics", "limit"],
 };
 
 export class OwedTicks implements Stateful {
   readonly schema = owedTicksSchema;
   /** Edges that were made late, after an acknowledgement, and those that were never made. */
   readonly statistics = { reinjected: 0, dropped: 0 };
+  /** So many edges are owed at most; with 1 each is made as it comes, and none later. */
+  limit = OWED_MAX;
   private readonly pulse: () => void;
   /** Edges that the guest has not acknowledged, with the one that is on its way. */
   private owed = 0;
@@ -33,9 +35,9 @@ export class OwedTicks implements Stateful {
   /** So many edges are due. */
   owe(edges: number): void {
     const owed = this.owed + edges;
-    this.owed = Math.min(owed, OWED_MAX);
+    this.owed = Math.min(owed, this.limit);
     this.statistics.dropped += owed - this.owed;
-    if (!this.outstanding || this.owed === OWED_MAX) this.make();
+    if (!this.outstanding || this.owed === this.limit) this.make();
   }
 
   /** The guest has served the interrupt, at whichever interrupt controller: the next edge can be seen. */

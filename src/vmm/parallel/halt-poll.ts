@@ -8,10 +8,16 @@ const MOST_NS = 100_000;
 export class HaltPoll {
   /** Nanoseconds to look out at the next halt. */
   lookout = 0;
+  private readonly most: number;
+
+  /** `most`: nanoseconds to look out at most; 0: never. */
+  constructor(most = MOST_NS) {
+    this.most = most;
+  }
 
   /** A halt has lasted so long, looking out and asleep. */
   lasted(ns: number): void {
-    if (ns > MOST_NS) this.lookout = 0;
-    else if (ns > this.lookout) this.lookout = Math.min(MOST_NS, Math.max(FIRST_NS, this.lookout * 2));
+    if (ns > this.most) this.lookout = 0;
+    else if (ns > this.lookout) this.lookout = Math.min(this.most, Math.max(FIRST_NS, this.lookout * 2));
   }
 }

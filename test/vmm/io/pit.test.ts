@@ -272,6 +272,20 @@ test("edges that the host was late for come one at a time, each when the one bef
   assert.equal(b.pin.rises.length, 11);
 });
 
+test("without owed ticks those that the host was late for are one, and each later one comes as from the chip", () => {
+  const b = new Board();
+  b.pit.ticks.limit = 1;
+  b.program(0, 2, 11932);
+  b.serves = false;
+  b.bench.stall(105_000_000);
+  assert.equal(b.pin.rises.length, 1);
+  b.bench.advance(20_000_000);
+  assert.equal(b.pin.rises.length, 3);
+  b.pit.ticks.acknowledged();
+  assert.equal(b.pin.rises.length, 3);
+  assert.equal(b.pit.ticks.statistics.reinjected, 0);
+});
+
 test("an edge that the guest is slow to serve is followed by those that came meanwhile", () => {
   const b = new Board();
   b.program(0, 3, 11932);
