@@ -256,9 +256,11 @@ export class Uart16550 implements Stateful, PortHandler {
   }
 
   private transmit(byte: number): void {
-    if ((this.mcr & MCR.LOOP) !== 0) this.accept(byte & this.dataMask());
+    const loops = (this.mcr & MCR.LOOP) !== 0;
+    if (loops) this.accept(byte & this.dataMask());
     else this.onOutput(byte & this.dataMask());
     // 8.6: writing THR resets the interrupt; then THR is empty again.
+    if (this.thrEmptyPending && !loops) return;
     this.thrEmptyPending = true;
     this.updateInterrupt();
   }
