@@ -56,6 +56,7 @@ function statusText(status: MachineStatus): string {
   lines.push(
     `cpu ${status.cpu}, sockets ${sockets} cores ${cores} threads ${siblings}${x2apicIds ? ", x2APIC ids" : ""}`,
   );
+  lines.push(`on halt ${status.onHalt}, clock ${status.clock}`);
   if (status.without.length > 0) lines.push(`without ${status.without.join(", ")}`);
   for (const { cpu, apicId, activity, instructions, position } of status.vcpus)
     lines.push(`vcpu${cpu} apic ${apicId} ${activity} ${instructions} instructions, at ${position}`);

@@ -7,10 +7,12 @@ import { destinationOf } from "../vmm/io/ioapic.ts";
 import { saveState } from "../vmm/state.ts";
 import {
   type Assist,
+  type ClockPolicy,
   type CompilerPlace,
   compilerPlace,
   type EngineName,
   type MachineConfig,
+  type OnHalt,
   type Threads,
 } from "./config.ts";
 import { bytesOfHex, hexOfBytes } from "./hexadecimal.ts";
@@ -44,6 +46,8 @@ export interface MachineInUse {
   readonly topology: CpuTopology;
   /** There are APIC ids of more than eight bits: processors are in x2APIC mode from the start. */
   readonly x2apicIds: boolean;
+  readonly onHalt: OnHalt;
+  readonly clock: ClockPolicy;
   /** What it does without (`ASSISTS`). */
   readonly without: readonly Assist[];
 }
@@ -148,7 +152,7 @@ function noRam(gpa: number, length: number): SkepError {
 }
 
 function inUse(config: MachineConfig): MachineInUse {
-  const { engine, threads, seed, cpu, topology, x2apicIds, without } = config;
+  const { engine, threads, seed, cpu, topology, x2apicIds, onHalt, clock, without } = config;
   const compiler = compilerPlace(config);
   return {
     engine,
@@ -158,6 +162,8 @@ function inUse(config: MachineConfig): MachineInUse {
     cpu: cpu.name,
     topology,
     x2apicIds,
+    onHalt,
+    clock,
     without,
   };
 }

@@ -191,6 +191,9 @@ test("status says what is in use, asked for or not", limit, async () => {
     cpu: "x86-64-v2",
     topology: { sockets: 1, cores: 1, threads: 1 },
     x2apicIds: false,
+    onHalt: "end",
+    clock: "freeze",
+    without: [],
     vcpuThreads: 1,
   });
   assert.deepEqual(await used({ cpus: "4,threads=2", deterministic: 7, cpu: "x86-64-v2,+movbe", memory: "8M" }), {
@@ -202,15 +205,21 @@ test("status says what is in use, asked for or not", limit, async () => {
     cpu: "x86-64-v2,+movbe",
     topology: { sockets: 1, cores: 2, threads: 2 },
     x2apicIds: false,
+    onHalt: "end",
+    clock: "freeze",
+    without: [],
     vcpuThreads: 1,
   });
-  assert.deepEqual(await used({ cpus: "4,sockets=2", engine: "interpret" }), {
+  assert.deepEqual(await used({ cpus: "4,sockets=2", engine: "interpret", onHalt: "wait", clock: "catch-up" }), {
     memoryBytes: 16 * 2 ** 20,
     engine: "interpret",
     threads: "each",
     cpu: "x86-64-v2",
     topology: { sockets: 2, cores: 2, threads: 1 },
     x2apicIds: false,
+    onHalt: "wait",
+    clock: "catch-up",
+    without: [],
     vcpuThreads: 1,
   });
 });

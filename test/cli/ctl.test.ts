@@ -103,7 +103,7 @@ test("the socket is its owner's alone, and lists the machine", limit, async () =
 test("status, pause, registers, resume", limit, async () => {
   assert.match(
     await good("status"),
-    /^running, \d+\.\d{3} s of guest time, 16 MiB of memory\nengine translate, compiler on a thread of its own\nthreads one, of vCPUs 1\ncpu x86-64-v2, sockets 1 cores 1 threads 1\nvcpu0 apic 0 running /,
+    /^running, \d+\.\d{3} s of guest time, 16 MiB of memory\nengine translate, compiler on a thread of its own\nthreads one, of vCPUs 1\ncpu x86-64-v2, sockets 1 cores 1 threads 1\non halt end, clock freeze\nvcpu0 apic 0 running /,
   );
   const before = (await json("status")) as Status;
   assert.deepEqual([before.engine, before.compiler, before.threads], ["translate", "thread", "one"]);
