@@ -134,6 +134,11 @@ function bad(message: string): never {
   throw new SkepError("config", message);
 }
 
+/** The one of `names` that was asked for; `what` says in the error what has no such name. */
+function oneOf<Name extends string>(names: readonly Name[], asked: string, what: (asked: string) => string): Name {
+  return names.find((name) => name === asked) ?? bad(`unknown ${what(asked)}: known are ${names.join(", ")}`);
+}
+
 /** A size as users write it: `512M`, `1.5G`, `1048576`. */
 export function parseSize(text: string, what: string): number {
   const match = /^(\d+(?:\.\d+)?)\s*([KMG]?)(?:i?B)?$/i.exec(text.trim());
@@ -233,31 +238,23 @@ export function compilerPlace(config: MachineConfig): CompilerPlace | undefined 
 export function machineConfig(request: MachineRequest): MachineConfig {
   const { cpus, topology } = cpuCount(request.cpus ?? 1);
   const x2apicIds = apicIdOf(topology, cpus - 1) >= FIRST_X2APIC_ID;
-  const engine = request.engine ?? "translate";
-  const known = ENGINES.find((name) => name === engine);
-  if (known === undefined) bad(`unknown engine "${engine}": known are ${ENGINES.join(", ")}`);
+  const engine = oneOf(ENGINES, request.engine ?? "translate", (name) => `engine "${name}"`);
   const deterministic = seed(request.deterministic);
   const single = deterministic !== undefined || request.checkRegions || request.profile;
   const usual: Threads = cpus === 1 || single ? "one" : "each";
-  const threads = THREADS.find((name) => name === (request.threads ?? usual));
-  if (threads === undefined) bad(`unknown threads "${request.threads}": known are ${THREADS.join(", ")}`);
+  const threads = oneOf(THREADS, request.threads ?? usual, (name) => `threads "${name}"`);
   if (threads === "one" && cpus > CPUS_OF_ONE_THREAD_MAX)
     bad(`${cpus} CPUs are more than the ${CPUS_OF_ONE_THREAD_MAX} that one thread can run`);
   if (threads === "each" && deterministic !== undefined) bad("a deterministic machine has one thread");
   if (threads === "each" && request.profile) bad("machines of one thread have profiles");
   if (threads === "each" && request.checkRegions) bad("regions are checked in machines of one thread");
   const place = request.compiler ?? (deterministic === undefined ? "thread" : "same");
-  const compiler = COMPILER_PLACES.find((name) => name === place);
-  if (compiler === undefined) bad(`unknown place "${place}" of the compiler: known are ${COMPILER_PLACES.join(", ")}`);
+  const compiler = oneOf(COMPILER_PLACES, place, (name) => `place "${name}" of the compiler`);
   if (compiler === "thread" && deterministic !== undefined)
     bad("a deterministic machine has no thread of the compiler");
-  const unknownMsrs = UNKNOWN_MSRS.find((name) => name === (request.unknownMsrs ?? "fault"));
-  if (unknownMsrs === undefined)
-    bad(`unknown way "${request.unknownMsrs}" with unknown MSRs: known are ${UNKNOWN_MSRS.join(", ")}`);
-  const onHalt = ON_HALT.find((name) => name === (request.onHalt ?? "end"));
-  if (onHalt === undefined) bad(`unknown end "${request.onHalt}" of a halt: known are ${ON_HALT.join(", ")}`);
-  const clock = CLOCKS.find((name) => name === (request.clock ?? "freeze"));
-  if (clock === undefined) bad(`unknown clock "${request.clock}": known are ${CLOCKS.join(", ")}`);
+  const unknownMsrs = oneOf(UNKNOWN_MSRS, request.unknownMsrs ?? "fault", (name) => `way "${name}" with unknown MSRs`);
+  const onHalt = oneOf(ON_HALT, request.onHalt ?? "end", (name) => `end "${name}" of a halt`);
+  const clock = oneOf(CLOCKS, request.clock ?? "freeze", (name) => `clock "${name}"`);
   if (clock === "catch-up" && deterministic !== undefined)
     bad("the time of a deterministic machine goes by instructions, and cannot catch up");
   const serialPorts = request.serialPorts ?? 1;
@@ -272,9 +269,9 @@ export function machineConfig(request: MachineRequest): MachineConfig {
     unknownMsrs,
     onHalt,
     clock,
-    engine: known,
+    engine,
     threads,
-    checkRegions: checkEvery(request.checkRegions, known),
+    checkRegions: checkEvery(request.checkRegions, engine),
     profile: request.profile ?? false,
     symbols: request.symbols,
     compiler,

@@ -5,7 +5,7 @@ import type { Host } from "../host/host.ts";
 
 const NS_PER_MS = 1e6;
 /** How often, and from how much on, sleep of the host is looked for: clocks that are set by NTP move by less. */
-const LOOK_EVERY_NS = 1e9;
+export const LOOK_EVERY_NS = 1e9;
 const LEAST_SLEEP_NS = 2e9;
 
 export class LostTime {

@@ -13,7 +13,7 @@ import type { VmExit } from "../vmm/vm.ts";
 import type { DiskConfig, KernelConfig, MachineConfig } from "./config.ts";
 import { answerControl, type ControlRequest } from "./control.ts";
 import { kernelSymbols } from "./kallsyms.ts";
-import { LostTime } from "./lost-time.ts";
+import { LOOK_EVERY_NS, LostTime } from "./lost-time.ts";
 import { Machine, type MachineOptions } from "./machine.ts";
 import { OutputBatches } from "./output.ts";
 import type { GroupThreads } from "./parallel/vcpu-group.ts";
@@ -49,8 +49,6 @@ export interface RunnerOptions {
 
 /** A sleep shorter than this is not worth the waking. */
 const SLEEP_MIN_MS = 0.02;
-/** So often lost time is looked for where nothing else is to be done. */
-const LOST_TIME_MS = 1000;
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
@@ -181,7 +179,7 @@ export class MachineRunner {
         this.offerWhereRoom();
         return;
       }
-      const longest = this.lostTime === undefined ? Number.POSITIVE_INFINITY : LOST_TIME_MS;
+      const longest = this.lostTime === undefined ? Number.POSITIVE_INFINITY : LOOK_EVERY_NS / 1e6;
       const milliseconds = Math.min((outcome.wakeAt - this.clock.now()) / 1e6, this.output.milliseconds(), longest);
       if (milliseconds > SLEEP_MIN_MS) mailbox.wait(this.bell, milliseconds);
     }

@@ -3,7 +3,7 @@
 
 import { CONFIG_ADDRESS, CONFIG_DATA, configTarget } from "../devices/pci/host.ts";
 import { RTC_PORTS } from "../vmm/io/rtc.ts";
-import type { PostedAccesses } from "../vmm/parallel/posted-writes.ts";
+import type { PostedAccesses, PostedPort } from "../vmm/parallel/posted-writes.ts";
 import type { MachineConfig } from "./config.ts";
 
 /** ISA interrupts, which the 8259 pair and the I/O APIC both get. */
@@ -41,9 +41,6 @@ export const SERIAL_PORTS = [
   { name: "com4", port: 0x2e8, irq: 3 },
 ] as const;
 
-/** LSR of a serial port right after a character was written: the transmitter is empty again at once (PC16550D 8.4: THRE, TEMT). */
-const serialStatus = (port: number, flag: number) => ({ port: port + 5, value: 0x60, flag });
-
 /**
  * What nobody has to wait for, where vCPUs have threads of their own: writes to memory behind the PCI bridge, to the transmitters of the serial
  * ports and their interrupt enable registers, to registers that select others. Nor for reads of PCI functions that are not there.
@@ -55,10 +52,14 @@ const POSTED_ACCESSES: PostedAccesses = {
     { base: IOAPIC.base, length: 4, wakes: "later" },
   ],
   ports: [
-    ...SERIAL_PORTS.map(({ port }, n) => ({ port, size: 1, wakes: "later", status: serialStatus(port, n) }) as const),
-    ...SERIAL_PORTS.map(
-      ({ port }, n) => ({ port: port + 1, size: 1, wakes: "unless-zero", status: serialStatus(port, n) }) as const,
-    ),
+    ...SERIAL_PORTS.flatMap(({ port }, flag): PostedPort[] => {
+      // LSR right after a character was written: the transmitter is empty again at once (PC16550D 8.4: THRE, TEMT).
+      const status = { port: port + 5, value: 0x60, flag };
+      return [
+        { port, size: 1, wakes: "later", status },
+        { port: port + 1, size: 1, wakes: "unless-zero", status },
+      ];
+    }),
     { port: CONFIG_ADDRESS, size: 4, wakes: "later", selects: { port: CONFIG_DATA, bytes: 4, target: configTarget } },
     { port: RTC_PORTS.index, size: 1, wakes: "later" },
   ],
