@@ -2,6 +2,7 @@
 // these from here. The places are those of a PC with Intel's I/O controller hub (ICH9 data sheet, chapter 9 and 13.1).
 
 import { CONFIG_ADDRESS, CONFIG_DATA, configTarget } from "../devices/pci/host.ts";
+import { hardlySends, IOREGSEL, IOWIN } from "../vmm/io/ioapic.ts";
 import { RTC_PORTS } from "../vmm/io/rtc.ts";
 import type { PostedAccesses, PostedPort } from "../vmm/parallel/posted-writes.ts";
 import type { MachineConfig } from "./config.ts";
@@ -43,13 +44,15 @@ export const SERIAL_PORTS = [
 
 /**
  * What nobody has to wait for, where vCPUs have threads of their own: writes to memory behind the PCI bridge, to the transmitters of the serial
- * ports and their interrupt enable registers, to registers that select others. Nor for reads of PCI functions that are not there.
+ * ports and their interrupt enable registers, to the I/O APIC's entries, to registers that select others. Nor for reads of PCI functions that are not
+ * there.
  */
 const POSTED_ACCESSES: PostedAccesses = {
   ranges: [
     { ...PCI_WINDOWS.memory32, wakes: "now" },
     { ...PCI_WINDOWS.memory64, wakes: "now" },
-    { base: IOAPIC.base, length: 4, wakes: "later" },
+    { base: IOAPIC.base + IOREGSEL, length: 4, wakes: "later" },
+    { base: IOAPIC.base + IOWIN, length: 4, wakes: (value) => (hardlySends(value) ? "later" : "now") },
   ],
   ports: [
     ...SERIAL_PORTS.flatMap(({ port }, flag): PostedPort[] => {
@@ -57,7 +60,7 @@ const POSTED_ACCESSES: PostedAccesses = {
       const status = { port: port + 5, value: 0x60, flag };
       return [
         { port, size: 1, wakes: "later", status },
-        { port: port + 1, size: 1, wakes: "unless-zero", status },
+        { port: port + 1, size: 1, wakes: (value) => (value === 0 ? "later" : "now"), status },
       ];
     }),
     { port: CONFIG_ADDRESS, size: 4, wakes: "later", selects: { port: CONFIG_DATA, bytes: 4, target: configTarget } },

@@ -170,7 +170,7 @@ test("posted writes wake the devices' thread together, or where the run ends; th
     ],
     ports: [
       { port: 0x3f8, size: 1, wakes: "later", status: { port: 0x3fd, value: 0x60, flag: 3 } },
-      { port: 0x3f9, size: 1, wakes: "unless-zero" },
+      { port: 0x3f9, size: 1, wakes: (value) => (value === 0 ? "later" : "now") },
     ],
     known: [],
   });

@@ -301,6 +301,7 @@ test("lowest priority between threads: the priority counts that a vCPU had when 
 
 test("NMI, ExtINT, SMI and the local interrupt LINT1 reach the local APIC", () => {
   const machine = new PostedMachine();
+  assert.ok(!machine.remote.deliver(DeliveryMode.EXTINT, 0, false), "disabled by software it takes none (11.4.7.2)");
   machine.enable();
   const { remote, apic } = machine;
   assert.ok(remote.deliver(DeliveryMode.NMI, 0, false));

@@ -27,8 +27,8 @@ export interface UnstartedVcpuOptions {
   readonly memory: GuestRam;
 }
 
-/** What can have been posted to one that was not started, and stays posted for its thread. Its local APIC accepts no vectors. */
-const HELD = REQUEST.NMI | REQUEST.PINS | REQUEST.EXTINT;
+/** What can have been posted to one that was not started, and stays posted for its thread. Its local APIC accepts neither vectors nor ExtINT. */
+const HELD = REQUEST.NMI | REQUEST.PINS;
 
 const nothing = (): void => {};
 /** It executes nothing that would ask any of these. */
@@ -89,11 +89,7 @@ export class UnstartedVcpus {
     const pins = (apic.lvt as Section | undefined)?.fields;
     link.store(VCPU.LINT0, Number(pins?.lint0 === true));
     link.store(VCPU.LINT1, Number(pins?.lint1 === true));
-    link.post(
-      REQUEST.PINS |
-        (sections.events.fields.nmiPending === true ? REQUEST.NMI : 0) |
-        (apic.extIntMessage === true ? REQUEST.EXTINT : 0),
-    );
+    link.post(REQUEST.PINS | (sections.events.fields.nmiPending === true ? REQUEST.NMI : 0));
     return encodeValue(saveVcpu(this.make(link, resetAt))) === encodeValue(sections) ? resetAt : undefined;
   }
 }

@@ -14,8 +14,8 @@ export const IOAPIC_PINS = 24;
 const VERSION_VALUE = ((IOAPIC_PINS - 1) << 16) | 0x20;
 
 /** Offsets of the memory-mapped registers. */
-const IOREGSEL = 0x00;
-const IOWIN = 0x10;
+export const IOREGSEL = 0x00;
+export const IOWIN = 0x10;
 const EOI = 0x40;
 
 /** Indices behind IOREGSEL. */
@@ -35,6 +35,11 @@ const LOW_WRITABLE = 0x1ffff & ~LOW_READ_ONLY;
 /** The destination, and above it the seven more bits that hypervisors may advertise. */
 const HIGH_WRITABLE = 0xff000000;
 const HIGH_EXTENDED = 0x00fe0000;
+
+/** Whether a write of this value to either half of an entry can hardly make it send a message: it masks the pin, or has neither vector nor destination. */
+export function hardlySends(value: number): boolean {
+  return value === 0 || (value & MASKED) !== 0;
+}
 
 /** The destination in the high half of an entry. */
 export function destinationOf(high: number): number {

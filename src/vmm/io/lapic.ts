@@ -282,6 +282,8 @@ export class LocalApic implements Stateful, MmioHandler, ApicPort {
         this.options.events.startup(vector);
         return true;
       case DeliveryMode.EXTINT:
+        // 11.4.7.2: disabled by software it responds to INIT, NMI, SMI and SIPI messages.
+        if (!this.softwareEnabled) return false;
         this.requestExtInt();
         return true;
       case DeliveryMode.SMI:

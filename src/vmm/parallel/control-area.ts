@@ -75,16 +75,17 @@ export const VCPU = {
   CALL: 13 * LINE,
   CALL_LENGTH: 13 * LINE + 1,
   CALL_FAILED: 13 * LINE + 2,
-  /** WRITES_MAX entries of 4 words: address low; its high bits and the size; value; ticket (`posted-writes.ts`). */
-  WRITES: 14 * LINE,
+  IPIS_RECEIVED: 14 * LINE,
   /** Entries of the queues, 2 words each. */
-  PROTECT_RANGES: 14 * LINE + 1024,
-  WRITTEN_RANGES: 14 * LINE + 1024 + 256,
-  IPIS_RECEIVED: 14 * LINE + 1024 + 256 + 256,
-  WORDS: 2048,
+  PROTECT_RANGES: 15 * LINE,
+  WRITTEN_RANGES: 15 * LINE + 256,
+  /** WRITES_MAX entries of 4 words: address low; its high bits and the size; value; ticket (`posted-writes.ts`). */
+  WRITES: 1024,
+  WORDS: 1024 + 4096,
 } as const;
 
-export const WRITES_MAX = 256;
+/** A console's few lines: the devices' thread can be without a processor for a millisecond. */
+export const WRITES_MAX = 1024;
 export const RANGES_MAX = 128;
 const GLOBAL_BYTES = 4096;
 /** Where arguments and results of calls lie, by their vCPU. */

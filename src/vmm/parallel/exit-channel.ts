@@ -132,7 +132,8 @@ export class ExitChannel implements IoAccess {
 
   private wasPosted({ wakes, status }: Pick<PostedPort, "wakes" | "status">, value: number): void {
     this.statistics.posted++;
-    if (wakes === "now" || (wakes === "unless-zero" && value !== 0) || ++this.unrung >= RING_AFTER) this.ring();
+    const wake = typeof wakes === "string" ? wakes : wakes(value);
+    if (wake === "now" || ++this.unrung >= RING_AFTER) this.ring();
     else if (status !== undefined && !isUsual(this.link.words, status.flag)) this.urgent = true;
   }
 

@@ -9,8 +9,8 @@ import type { VcpuLink } from "./vcpu-link.ts";
 
 const TWO_32 = 2 ** 32;
 
-/** `later`: what comes of the write can wait for the next access, or a millisecond. `unless-zero`: of a zero it can, of other values not. */
-type Wakes = "now" | "later" | "unless-zero";
+/** What comes of a `later` write can wait for the next access, or a millisecond; this says of which values it can, if not of all. */
+type Wakes = "now" | "later" | ((value: number) => "now" | "later");
 
 /** A range of guest-physical memory where writes are posted. */
 export interface PostedRange {

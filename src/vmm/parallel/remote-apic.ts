@@ -61,6 +61,7 @@ export class RemoteApic implements ApicPort {
         link.postStartup(vector);
         return true;
       case DeliveryMode.EXTINT:
+        if (!this.softwareEnabled) return false;
         link.post(REQUEST.EXTINT);
         return true;
       case DeliveryMode.SMI:

@@ -124,7 +124,10 @@ describe("priorities (11.8.3)", () => {
 
   test("ExtINT as a message waits until the 8259 is acknowledged", () => {
     const m = new ApicMachine();
-    m.apic.deliver(DeliveryMode.EXTINT, 0, false);
+    assert.equal(m.apic.deliver(DeliveryMode.EXTINT, 0, false), false);
+    assert.equal(m.apic.extIntPending(), false, "disabled by software, which takes no such messages (11.4.7.2)");
+    m.enable();
+    assert.equal(m.apic.deliver(DeliveryMode.EXTINT, 0, false), true);
     assert.equal(m.apic.extIntPending(), true);
     m.apic.extIntAccepted();
     assert.equal(m.apic.extIntPending(), false);

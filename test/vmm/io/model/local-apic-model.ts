@@ -183,8 +183,8 @@ export class LocalApicModel {
         this.events.push(`startup ${vector}`);
         return true;
       case 7:
-        this.extIntMessage = true;
-        return true;
+        this.extIntMessage ||= this.accepts;
+        return this.accepts;
       default:
         return false;
     }
