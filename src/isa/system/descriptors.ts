@@ -5,7 +5,7 @@ import { i32, i64, type Operand, select, type Val } from "../../wasm/value.ts";
 import { helper } from "../helper.ts";
 import type { Env } from "../semantics.ts";
 import { type Field, GDTR_BASE, GDTR_LIMIT, LDTR, SEG_ATTR, SEGMENTS, TR } from "../state.ts";
-import { isLongMode, wrapLinear } from "./modes.ts";
+import { isLongMode, isVirtual8086, wrapLinear } from "./modes.ts";
 
 // The six segment registers, LDTR and TR lie one after the other in the vCPU's memory, so that a number in a register addresses them.
 const FIRST = SEGMENTS[0];
@@ -128,6 +128,15 @@ export function setRealSegment(x: Env, number: Val, selector: Val): void {
     setSegmentPart(x, number, "attr", 0x93);
     setSegmentPart(x, number, "limit", 0xffff);
   });
+}
+
+/** Loads a segment register in real-address or virtual-8086 mode, whichever it is: from the selector alone. */
+export function setPlainSegment(x: Env, number: Val, selector: Val): void {
+  x.c.if(
+    isVirtual8086(x),
+    () => setVirtualSegment(x, number, selector),
+    () => setRealSegment(x, number, selector),
+  );
 }
 
 /** Code segment: S set, type bit 3. */

@@ -21,11 +21,10 @@ import {
   limitOf,
   markAccessed,
   setNullSegment,
-  setRealSegment,
+  setPlainSegment,
   setSegment,
-  setVirtualSegment,
 } from "./descriptors.ts";
-import { CS, isLongMode, isRealOrVirtual, isVirtual8086, SS } from "./modes.ts";
+import { CS, isLongMode, isRealOrVirtual, SS } from "./modes.ts";
 import { framePush, stackLinear } from "./stack.ts";
 import { TASK_REASON, taskSwitch } from "./task.ts";
 
@@ -265,11 +264,7 @@ function farTransfer(isCall: boolean): Helper {
         const pointer = isCall ? x.call(pushReturn, bytes, x.get(CS.selector), next) : undefined;
         x.raiseIf(offset.gtU(0xffffn), VECTOR.GP, 0);
         if (pointer !== undefined) setStackPointer(x, pointer);
-        c.if(
-          isVirtual8086(x),
-          () => setVirtualSegment(x, i32(SREG.CS), selector),
-          () => setRealSegment(x, i32(SREG.CS), selector),
-        );
+        setPlainSegment(x, i32(SREG.CS), selector);
         x.put(RIP, offset);
         x.invoke(updateMode);
         x.done();

@@ -17,7 +17,7 @@ import {
   limitOf,
   markAccessed,
   setNullSegment,
-  setRealSegment,
+  setPlainSegment,
   setSegment,
   setVirtualSegment,
 } from "./descriptors.ts";
@@ -233,11 +233,7 @@ const iretReal = faultingHelper("iretReal", ["i32"], [], (x, bits) => {
   c.set(cs, cs.and(0xffff));
   x.raiseIf(ip.gtU(0xffff), VECTOR.GP, 0);
   x.invoke(adjustStack, size.mul(3));
-  c.if(
-    virtual,
-    () => setVirtualSegment(x, i32(SREG.CS), cs),
-    () => setRealSegment(x, i32(SREG.CS), cs),
-  );
+  setPlainSegment(x, i32(SREG.CS), cs);
   x.put(RIP, ip.zx());
   const all = select(virtual, i32(USER_FLAGS | FLAG.IF), USER_FLAGS | FLAG.IF | FLAG.IOPL);
   setRflags(x, flags, c.let(select(bits.eq(16), all.and(0xffff), all)));
@@ -248,10 +244,16 @@ const iretReal = faultingHelper("iretReal", ["i32"], [], (x, bits) => {
 const IRET_WIDE = { 16: protectedIret(16, true), 32: protectedIret(32, true), 64: protectedIret(64, true) } as const;
 const IRET_NARROW = { 16: protectedIret(16, false), 32: protectedIret(32, false) } as const;
 
-/** IRET of a constant operand size; `long` where it is known to run in 64-bit mode. `next` is the RIP behind it. */
-export function emitIret(x: Env, bits: 16 | 32 | 64, long: boolean, next: Val): void {
+interface ReturnForms {
+  wide(bits: 16 | 32 | 64): void;
+  narrow(bits: 16 | 32): void;
+  real(bits: 16 | 32): void;
+}
+
+/** A return of a constant operand size, in the form for the mode that it runs in; `long` where that is known to be 64-bit mode. */
+function returnByMode(x: Env, bits: 16 | 32 | 64, long: boolean, forms: ReturnForms): void {
   if (long || bits === 64) {
-    x.invoke(IRET_WIDE[bits], next);
+    forms.wide(bits);
     return;
   }
   const { c } = x;
@@ -260,12 +262,21 @@ export function emitIret(x: Env, bits: 16 | 32 | 64, long: boolean, next: Val): 
     () => {
       c.if(
         in64BitMode(x),
-        () => x.invoke(IRET_WIDE[bits], next),
-        () => x.invoke(IRET_NARROW[bits], next),
+        () => forms.wide(bits),
+        () => forms.narrow(bits),
       );
     },
-    () => x.invoke(iretReal, bits),
+    () => forms.real(bits),
   );
+}
+
+/** IRET of a constant operand size; `long` where it is known to run in 64-bit mode. `next` is the RIP behind it. */
+export function emitIret(x: Env, bits: 16 | 32 | 64, long: boolean, next: Val): void {
+  returnByMode(x, bits, long, {
+    wide: (size) => x.invoke(IRET_WIDE[size], next),
+    narrow: (size) => x.invoke(IRET_NARROW[size], next),
+    real: (size) => x.invoke(iretReal, size),
+  });
 }
 
 /** RET far in protected mode; bytes of parameters to drop. */
@@ -323,11 +334,7 @@ const retfReal = faultingHelper("retfReal", ["i32", "i32"], [], (x, bits, droppe
   x.raiseIf(ip.gtU(0xffffn), VECTOR.GP, 0);
   x.invoke(adjustStack, size.shl(1).add(dropped));
   const selector = c.let(cs.wrap().and(0xffff));
-  c.if(
-    isVirtual8086(x),
-    () => setVirtualSegment(x, i32(SREG.CS), selector),
-    () => setRealSegment(x, i32(SREG.CS), selector),
-  );
+  setPlainSegment(x, i32(SREG.CS), selector);
   x.put(RIP, ip);
   x.invoke(updateMode);
   x.done();
@@ -338,20 +345,9 @@ const RETF_NARROW = { 16: protectedRetf(16, false), 32: protectedRetf(32, false)
 
 /** RET far of a constant operand size, dropping `bytes` of parameters. */
 export function emitRetf(x: Env, bits: 16 | 32 | 64, long: boolean, bytes: Val): void {
-  if (long || bits === 64) {
-    x.invoke(RETF_WIDE[bits], bytes);
-    return;
-  }
-  const { c } = x;
-  c.if(
-    isProtected(x).ne(0).and(isVirtual8086(x).eqz()),
-    () => {
-      c.if(
-        in64BitMode(x),
-        () => x.invoke(RETF_WIDE[bits], bytes),
-        () => x.invoke(RETF_NARROW[bits], bytes),
-      );
-    },
-    () => x.invoke(retfReal, bits, bytes),
-  );
+  returnByMode(x, bits, long, {
+    wide: (size) => x.invoke(RETF_WIDE[size], bytes),
+    narrow: (size) => x.invoke(RETF_NARROW[size], bytes),
+    real: (size) => x.invoke(retfReal, size, bytes),
+  });
 }

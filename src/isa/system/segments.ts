@@ -21,12 +21,11 @@ import {
   markAccessed,
   segmentPart,
   setNullSegment,
-  setRealSegment,
+  setPlainSegment,
   setSegment,
-  setVirtualSegment,
   TSS_BUSY,
 } from "./descriptors.ts";
-import { isLongMode, isRealOrVirtual, isVirtual8086, requireCpl0, requireProtected, wrapLinear } from "./modes.ts";
+import { isLongMode, isRealOrVirtual, requireCpl0, requireProtected, wrapLinear } from "./modes.ts";
 import { serialize } from "./serialize.ts";
 
 /** Interrupt shadow of a load of SS: interrupts, and debug traps, wait for one more instruction (SDM Vol. 3A 6.8.3). */
@@ -59,11 +58,7 @@ export const loadSegment = faultingHelper("loadSegment", ["i32", "i32"], [], (x,
   c.if(
     isRealOrVirtual(x),
     () => {
-      c.if(
-        isVirtual8086(x),
-        () => setVirtualSegment(x, number, selector),
-        () => setRealSegment(x, number, selector),
-      );
+      setPlainSegment(x, number, selector);
       c.if(number.eq(SREG.SS), () => x.invoke(updateMode));
       x.done();
     },

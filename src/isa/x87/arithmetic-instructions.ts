@@ -14,9 +14,8 @@ import {
   x87Scale,
   x87SquareRoot,
 } from "./arithmetic.ts";
-import { integerOperand, maskedFlags, onRegisters, readInteger, realOperand, stackIndex } from "./operands.ts";
+import { maskedFlags, onInteger, onReal, onRegisters, stackIndex } from "./operands.ts";
 import {
-  FLAGS_SHIFT,
   quickly,
   x87PackedIntegral,
   x87PackedScale,
@@ -26,7 +25,6 @@ import {
   x87QuickRoot,
   x87QuickSubtract,
 } from "./quick.ts";
-import { widenInteger, widenReal } from "./quick-format.ts";
 import { x87Extract, x87Remainder } from "./remainder.ts";
 import {
   BEFORE_RESULT,
@@ -107,17 +105,10 @@ const binary = BINARY.flatMap(([stem, operation, toStack]): Instruction[] => [
     name: `F${stem}`,
     rows: [`D8 /${operation}: Md`, `DC /${operation}: Mq`],
     semantics: (x) =>
-      x.usually(
-        () => x.read(0),
-        (stack, bits) => {
-          const operand = widenReal(x, bits);
-          stack.unless(operand.se.shrU(FLAGS_SHIFT).ne(0));
-          withMemory(x, stack, operation, operand);
-        },
-        (bits) => {
-          const { sig, se, flags } = realOperand(x, bits);
-          x.invoke(x87BinaryMemory, operation, sig, se, flags);
-        },
+      onReal(
+        x,
+        (stack, operand) => withMemory(x, stack, operation, operand),
+        ({ sig, se, flags }) => x.invoke(x87BinaryMemory, operation, sig, se, flags),
       ),
   },
   {
@@ -139,13 +130,10 @@ const binary = BINARY.flatMap(([stem, operation, toStack]): Instruction[] => [
     name: `FI${stem}`,
     rows: [`DE /${operation}: Mw`, `DA /${operation}: Md`],
     semantics: (x) =>
-      x.usually(
-        () => readInteger(x),
-        (stack, value) => withMemory(x, stack, operation, widenInteger(x, value)),
-        (value) => {
-          const { sig, se } = integerOperand(x, value);
-          x.invoke(x87BinaryMemory, operation, sig, se, 0);
-        },
+      onInteger(
+        x,
+        (stack, operand) => withMemory(x, stack, operation, operand),
+        ({ sig, se }) => x.invoke(x87BinaryMemory, operation, sig, se, 0),
       ),
   },
 ]);

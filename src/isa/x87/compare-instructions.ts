@@ -6,9 +6,8 @@ import type { Instruction, InstructionGroup } from "../instruction.ts";
 import type { FloatStack, Sem } from "../semantics.ts";
 import { x87CompareFlags, x87CompareMemory, x87CompareRegister, x87Examine } from "./compare.ts";
 import { exponentOf, MAX_EXPONENT, signOf } from "./format.ts";
-import { integerOperand, onRegisters, readInteger, realOperand, stackIndex } from "./operands.ts";
-import { FLAGS_SHIFT } from "./quick.ts";
-import { compareQuickly, widenInteger, widenReal } from "./quick-format.ts";
+import { onInteger, onReal, onRegisters, stackIndex } from "./operands.ts";
+import { compareQuickly } from "./quick-format.ts";
 import { CONDITION_CODES, type Extended, STATUS } from "./state.ts";
 
 const CODES_SHIFT = 8;
@@ -64,17 +63,10 @@ function withReal(name: string, rows: readonly string[], pops: number): Instruct
     name,
     rows,
     semantics: (x) =>
-      x.usually(
-        () => x.read(0),
-        (stack, bits) => {
-          const operand = widenReal(x, bits);
-          stack.unless(operand.se.shrU(FLAGS_SHIFT).ne(0));
-          withMemory(x, stack, operand, pops);
-        },
-        (bits) => {
-          const { sig, se, flags } = realOperand(x, bits);
-          x.invoke(x87CompareMemory, sig, se, flags, pops);
-        },
+      onReal(
+        x,
+        (stack, operand) => withMemory(x, stack, operand, pops),
+        ({ sig, se, flags }) => x.invoke(x87CompareMemory, sig, se, flags, pops),
       ),
   };
 }
@@ -84,13 +76,10 @@ function withInteger(name: string, rows: readonly string[], pops: number): Instr
     name,
     rows,
     semantics: (x) =>
-      x.usually(
-        () => readInteger(x),
-        (stack, value) => withMemory(x, stack, widenInteger(x, value), pops),
-        (value) => {
-          const { sig, se } = integerOperand(x, value);
-          x.invoke(x87CompareMemory, sig, se, 0, pops);
-        },
+      onInteger(
+        x,
+        (stack, operand) => withMemory(x, stack, operand, pops),
+        ({ sig, se }) => x.invoke(x87CompareMemory, sig, se, 0, pops),
       ),
   };
 }

@@ -4,7 +4,9 @@ import type { Val } from "../../wasm/value.ts";
 import type { FloatStack, Sem } from "../semantics.ts";
 import { FCW } from "../state.ts";
 import { x87FromDouble, x87FromInteger, x87FromSingle } from "./format.ts";
-import { EXCEPTIONS, note, useX87, withDenormal } from "./state.ts";
+import { FLAGS_SHIFT } from "./quick.ts";
+import { widenInteger, widenReal } from "./quick-format.ts";
+import { EXCEPTIONS, type Extended, note, useX87, withDenormal } from "./state.ts";
 
 export interface Number80 {
   readonly sig: Val;
@@ -31,6 +33,36 @@ export function realOperand(x: Sem, bits: Val): Number80 {
   return { sig, se, flags };
 }
 
+/** An instruction on a floating-point number from memory: as stack values, where it is an ordinary one, or what a general function does. */
+export function onReal(
+  x: Sem,
+  body: (stack: FloatStack, operand: Extended) => void,
+  otherwise: (operand: Number80) => void,
+): void {
+  x.usually(
+    () => x.read(0),
+    (stack, bits) => {
+      const operand = widenReal(x, bits);
+      stack.unless(operand.se.shrU(FLAGS_SHIFT).ne(0));
+      body(stack, operand);
+    },
+    (bits) => otherwise(realOperand(x, bits)),
+  );
+}
+
+/** The same for a signed integer from memory. */
+export function onInteger(
+  x: Sem,
+  body: (stack: FloatStack, operand: Extended) => void,
+  otherwise: (operand: Extended) => void,
+): void {
+  x.usually(
+    () => readInteger(x),
+    (stack, value) => body(stack, widenInteger(x, value)),
+    (value) => otherwise(integerOperand(x, value)),
+  );
+}
+
 /** A signed integer from memory operand 0 as i64. */
 export function readInteger(x: Sem): Val {
   const bits = x.read(0);
@@ -38,7 +70,7 @@ export function readInteger(x: Sem): Val {
 }
 
 /** The same as a number, after the pointers are noted. */
-export function integerOperand(x: Sem, value: Val): Omit<Number80, "flags"> {
+export function integerOperand(x: Sem, value: Val): Extended {
   note(x, x.address(0));
   const [sig, se] = x.callMany(x87FromInteger, value);
   return { sig, se };
