@@ -210,19 +210,29 @@ test("bad requests are one line and status 4, and the machine goes on", limit, a
   assert.equal(second.status, 4);
   assert.match(second.stderr, /a machine named "counter" is running/);
 
-  // What is no request at all.
+  // What is no request at all, or one of another release.
+  const requests = [
+    "nonsense",
+    '{"version":1,"body":{"command":"toString"}}',
+    '{"version":1,"body":{"command":"control","request":{"what":"x"}}}',
+    '{"version":1}',
+    "null",
+    '{"command":"pause"}',
+    '{"version":2,"body":{"command":"pause"}}',
+  ];
   const answers = await new Promise<string>((resolve, reject) => {
     const socket = createConnection(join(folder, "counter.sock"));
     let text = "";
     socket.setEncoding("utf8").on("data", (data: string) => {
       text += data;
-      if (text.split("\n").length > 4) socket.end();
+      if (text.split("\n").length > requests.length) socket.end();
     });
     socket.on("close", () => resolve(text)).on("error", reject);
-    socket.write('nonsense\n{"command":"toString"}\n{"command":"control","request":{"what":"x"}}\nnull\n');
+    socket.write(`${requests.join("\n")}\n`);
   });
   const lines = answers.trimEnd().split("\n");
-  assert.equal(lines.length, 4);
+  assert.equal(lines.length, requests.length);
+  assert.match(lines[6], /control protocol has version 1, the request is of 2: use the skep that started it/);
   for (const line of lines) assert.equal((JSON.parse(line) as { code: string }).code, "config", line);
   assert.equal(((await json("status")) as Status).state, "running");
 });

@@ -7,10 +7,17 @@ import { tmpdir, userInfo } from "node:os";
 import { isAbsolute, join, resolve } from "node:path";
 import { SkepError, type SkepErrorCode } from "../../errors.ts";
 
+/** Of requests and answers, those of `handleControl` included. Another one is refused: the two sides can be of different releases. */
+const PROTOCOL_VERSION = 1;
 /** Longest request in bytes: a piece of memory in hexadecimal, and words around it. */
 const LINE_MAX = 1 << 20;
 const SUFFIX = ".sock";
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
+
+interface Envelope {
+  readonly version: number;
+  readonly body: unknown;
+}
 
 type Answer = { readonly result: unknown } | { readonly error: string; readonly code: SkepErrorCode };
 
@@ -80,7 +87,7 @@ async function serve(socket: Socket, handle: (request: unknown) => Promise<unkno
   for await (const line of lines(socket)) {
     let answer: Answer;
     try {
-      answer = { result: (await handle(JSON.parse(line))) ?? null };
+      answer = { result: (await handle(bodyOf(JSON.parse(line)))) ?? null };
     } catch (error) {
       const code = error instanceof SkepError ? error.code : error instanceof SyntaxError ? "config" : "internal";
       answer = { error: message(error), code };
@@ -88,6 +95,15 @@ async function serve(socket: Socket, handle: (request: unknown) => Promise<unkno
     socket.write(`${JSON.stringify(answer)}\n`);
   }
   socket.end();
+}
+
+function bodyOf(request: unknown): unknown {
+  const { version, body } = (request ?? {}) as Partial<Envelope>;
+  if (version === PROTOCOL_VERSION) return body;
+  throw new SkepError(
+    "config",
+    `this machine's control protocol has version ${PROTOCOL_VERSION}, the request is of ${version === undefined ? "none" : version}: use the skep that started it`,
+  );
 }
 
 async function* lines(socket: Socket): AsyncGenerator<string> {
@@ -181,7 +197,8 @@ export class ControlClient {
 
   /** Sends one request and waits for its answer; what the machine refuses is a SkepError. */
   async request(request: unknown): Promise<unknown> {
-    this.socket.write(`${JSON.stringify(request)}\n`);
+    const envelope: Envelope = { version: PROTOCOL_VERSION, body: request };
+    this.socket.write(`${JSON.stringify(envelope)}\n`);
     const { value, done } = await this.answers.next();
     if (done) throw new SkepError("state", "the machine ended before it answered");
     const answer = JSON.parse(value) as Answer;
