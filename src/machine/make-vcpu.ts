@@ -49,6 +49,7 @@ export function makeVcpu(id: number, making: VcpuMaking): Vcpu {
     features: config.cpu.features,
     ignoreUnknownMsrs: config.unknownMsrs === "ignore",
     physicalAddressBits: MAXPHYADDR,
+    slots: memory.slots,
     random32: () => words.word(),
     acknowledgePic: () => making.acknowledgePic(),
     createEngine: (host) => making.createEngine?.(host, memory, apicId) ?? makeEngine(host, apicId, making),

@@ -32,6 +32,17 @@ const OUTSIDE = -1;
 /** What keeps translated code, of RAM that others write to. */
 export type CodeKeeper = Pick<Engine, "memoryWritten" | "protectPage" | "codeWritten">;
 
+/** Memory in which a page is not RAM. */
+export function slotsWithoutPage(slots: readonly MemorySlot[], page: number): readonly MemorySlot[] {
+  return slots.flatMap((slot) => {
+    const before = page - slot.gpa;
+    if (before < 0 || before >= slot.length) return [slot];
+    const skipped = before + PAGE_BYTES;
+    const behind = { ...slot, gpa: slot.gpa + skipped, host: slot.host + skipped, length: slot.length - skipped };
+    return [{ ...slot, length: before }, behind].filter(({ length }) => length > 0);
+  });
+}
+
 export class GuestMemoryError extends Error {}
 
 export interface GuestRamOptions {

@@ -10,12 +10,12 @@ import { EXIT } from "../isa/exit.ts";
 import { ACTIVITY, CPL, FLAG, PENDING_VECTOR, RFLAGS, RIP, SEGMENTS, SREG, TSC_OFFSET } from "../isa/state.ts";
 import type { AccessSize, AnomalyLog } from "./bus.ts";
 import type { Clock, TimerQueue } from "./clock.ts";
-import { type Engine, type EngineHost, EVENT, INJECT } from "./engine.ts";
+import { type Engine, type EngineHost, EVENT, INJECT, type MemorySlot } from "./engine.ts";
 import type { ApicBus } from "./io/apic-bus.ts";
 import { ApicMode } from "./io/destination.ts";
-
 import { LocalApic } from "./io/lapic.ts";
 import type { IoAccess } from "./io-space.ts";
+import { slotsWithoutPage } from "./memory.ts";
 import type { Schema, Stateful } from "./state.ts";
 import type { Trace } from "./trace.ts";
 import { CRYSTAL_HZ, timeOfTsc, tscAt } from "./tsc.ts";
@@ -58,6 +58,8 @@ export interface VcpuOptions {
   /** MSRs that the processor has not read as zero, and writes to them are dropped, instead of #GP(0) (SDM Vol. 2B, RDMSR). */
   readonly ignoreUnknownMsrs: boolean;
   readonly physicalAddressBits: number;
+  /** Guest memory, as the engine was made with. */
+  readonly slots: readonly MemorySlot[];
   readonly trace: Trace;
   /** The interrupt acknowledge cycle at the 8259 pair; gives the vector. */
   acknowledgePic(): number;
@@ -153,9 +155,7 @@ export class Vcpu implements Stateful {
       tscDeadline: options.features.has("tsc_deadline_timer"),
       physicalAddressBits: options.physicalAddressBits,
       trace: trace.interrupts,
-      onBaseChanged: (base, mode) => {
-        this.apicPage = mode === ApicMode.XAPIC ? base : -1;
-      },
+      onBaseChanged: (base, mode) => this.placeApic(mode === ApicMode.XAPIC ? base : -1),
       events: {
         interruptPending: () => this.notice(),
         nmi: () => this.requestNmi(),
@@ -359,6 +359,15 @@ export class Vcpu implements Stateful {
     else if (reason === EXIT.HLT) statistics.exitsHalt++;
     else if (reason === EXIT.INTERRUPT_WINDOW) statistics.exitsWindow++;
     else statistics.exitsOther++;
+  }
+
+  /** The local APIC's registers come before memory at the same place (SDM Vol. 3A 11.4.5). Where they are at first there is no memory, and no engine yet. */
+  private placeApic(page: number): void {
+    const { slots } = this.options;
+    const inMemory = (at: number): boolean => slots.some(({ gpa, length }) => at >= gpa && at < gpa + length);
+    const changes = inMemory(page) || inMemory(this.apicPage);
+    this.apicPage = page;
+    if (changes) this.engine.setSlots(slotsWithoutPage(slots, page));
   }
 
   // ---- The engine's side ----

@@ -8,6 +8,9 @@ import { type PostedRequests, Vcpu } from "../../src/vmm/vcpu.ts";
 import { Vm } from "../../src/vmm/vm.ts";
 import { FakeEngine } from "./fake-engine.ts";
 
+/** 1 MiB of RAM; nothing is written to it. */
+const SLOTS = [{ gpa: 0, length: 0x100000, host: 0x1000, writable: true }];
+
 export class CoreMachine {
   readonly clock = new ManualClock();
   readonly timers: TimerQueue;
@@ -48,6 +51,7 @@ export class CoreMachine {
           features: new Set(features),
           ignoreUnknownMsrs,
           physicalAddressBits: 46,
+          slots: SLOTS,
           trace: {},
           acknowledgePic: () => this.pic.acknowledge(),
           random32: () => 4,

@@ -18,6 +18,8 @@ export class FakeEngine implements Engine {
   /** PAUSE instructions after which the run was to end. */
   pauses = 0;
   readonly written: [host: number, length: number][] = [];
+  /** As they were last set. */
+  slots: readonly MemorySlot[] | undefined;
   pending = 0;
   exitRequests = 0;
   nmiBlocked = false;
@@ -129,7 +131,9 @@ export class FakeEngine implements Engine {
     this.written.push([host, length]);
   }
 
-  setSlots(_slots: readonly MemorySlot[]): void {}
+  setSlots(slots: readonly MemorySlot[]): void {
+    this.slots = slots;
+  }
 
   translate(_linear: bigint): number {
     return -1;

@@ -302,6 +302,29 @@ test("the APIC's page moves with its base", () => {
   assert.equal(host.mmioRead(0xfee00030, 0, 4), 0xffffffff);
 });
 
+test("where the APIC's page is, its vCPU has no RAM, after a restore too", () => {
+  const m = new CoreMachine(2);
+  assert.equal(m.engine.host.writeMsr(0x1b, 0x3900, 0), true);
+  const without = [
+    { gpa: 0, length: 0x3000, host: 0x1000, writable: true },
+    { gpa: 0x4000, length: 0xfc000, host: 0x5000, writable: true },
+  ];
+  assert.deepEqual(m.engine.slots, without);
+  assert.equal(m.engines[1].slots, undefined);
+  const copy = new CoreMachine();
+  restoreState(copy.vcpu.apic, saveState(m.vcpu.apic));
+  assert.deepEqual(copy.engine.slots, without);
+  m.engine.host.writeMsr(0x1b, 0xff900, 0);
+  assert.deepEqual(m.engine.slots, [{ gpa: 0, length: 0xff000, host: 0x1000, writable: true }]);
+  m.engine.host.writeMsr(0x1b, 0xff100, 0);
+  const all = [{ gpa: 0, length: 0x100000, host: 0x1000, writable: true }];
+  assert.deepEqual(m.engine.slots, all);
+  m.engine.host.writeMsr(0x1b, 0x900, 0);
+  assert.deepEqual(m.engine.slots, [{ gpa: 0x1000, length: 0xff000, host: 0x2000, writable: true }]);
+  m.vcpu.reset(0);
+  assert.deepEqual(m.engine.slots, all);
+});
+
 test("a TSC deadline follows the guest's offset, also when it is changed afterwards", () => {
   const m = new CoreMachine().virtualWire();
   const { host } = m.engine;
