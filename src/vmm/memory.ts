@@ -32,15 +32,15 @@ const OUTSIDE = -1;
 /** What keeps translated code, of RAM that others write to. */
 export type CodeKeeper = Pick<Engine, "memoryWritten" | "protectPage" | "codeWritten">;
 
-/** Memory in which a page is not RAM. */
+/** Memory in which a page is not RAM; `slots` itself where it never was. */
 export function slotsWithoutPage(slots: readonly MemorySlot[], page: number): readonly MemorySlot[] {
-  return slots.flatMap((slot) => {
-    const before = page - slot.gpa;
-    if (before < 0 || before >= slot.length) return [slot];
-    const skipped = before + PAGE_BYTES;
-    const behind = { ...slot, gpa: slot.gpa + skipped, host: slot.host + skipped, length: slot.length - skipped };
-    return [{ ...slot, length: before }, behind].filter(({ length }) => length > 0);
-  });
+  const holder = slots.find(({ gpa, length }) => page >= gpa && page < gpa + length);
+  if (holder === undefined) return slots;
+  const before = page - holder.gpa;
+  const skipped = before + PAGE_BYTES;
+  const behind = { ...holder, gpa: holder.gpa + skipped, host: holder.host + skipped, length: holder.length - skipped };
+  const parts = [{ ...holder, length: before }, behind].filter(({ length }) => length > 0);
+  return slots.flatMap((slot) => (slot === holder ? parts : [slot]));
 }
 
 export class GuestMemoryError extends Error {}

@@ -361,13 +361,16 @@ export class Vcpu implements Stateful {
     else statistics.exitsOther++;
   }
 
-  /** The local APIC's registers come before memory at the same place (SDM Vol. 3A 11.4.5). Where they are at first there is no memory, and no engine yet. */
+  /**
+   * The local APIC's registers come before memory at the same place (SDM Vol. 3A 11.4.5). Where they are at first there is no memory, and no engine
+   * yet.
+   */
   private placeApic(page: number): void {
     const { slots } = this.options;
-    const inMemory = (at: number): boolean => slots.some(({ gpa, length }) => at >= gpa && at < gpa + length);
-    const changes = inMemory(page) || inMemory(this.apicPage);
+    const before = slotsWithoutPage(slots, this.apicPage);
+    const now = slotsWithoutPage(slots, page);
     this.apicPage = page;
-    if (changes) this.engine.setSlots(slotsWithoutPage(slots, page));
+    if (now !== before) this.engine.setSlots(now);
   }
 
   // ---- The engine's side ----

@@ -241,19 +241,32 @@ const iretReal = faultingHelper("iretReal", ["i32"], [], (x, bits) => {
   x.done();
 });
 
-const IRET_WIDE = { 16: protectedIret(16, true), 32: protectedIret(32, true), 64: protectedIret(64, true) } as const;
-const IRET_NARROW = { 16: protectedIret(16, false), 32: protectedIret(32, false) } as const;
-
+/** A return's forms in protected mode by operand size, from 64-bit code and from other. */
 interface ReturnForms {
-  wide(bits: 16 | 32 | 64): void;
-  narrow(bits: 16 | 32): void;
-  real(bits: 16 | 32): void;
+  readonly wide: { readonly [bits in 16 | 32 | 64]: Helper };
+  readonly narrow: { readonly [bits in 16 | 32]: Helper };
 }
 
+function returnForms(form: (bits: 16 | 32 | 64, wide: boolean) => Helper): ReturnForms {
+  return {
+    wide: { 16: form(16, true), 32: form(32, true), 64: form(64, true) },
+    narrow: { 16: form(16, false), 32: form(32, false) },
+  };
+}
+
+const IRET = returnForms(protectedIret);
+
 /** A return of a constant operand size, in the form for the mode that it runs in; `long` where that is known to be 64-bit mode. */
-function returnByMode(x: Env, bits: 16 | 32 | 64, long: boolean, forms: ReturnForms): void {
+function returnByMode(
+  x: Env,
+  bits: 16 | 32 | 64,
+  long: boolean,
+  { wide, narrow }: ReturnForms,
+  operand: Val,
+  real: () => void,
+): void {
   if (long || bits === 64) {
-    forms.wide(bits);
+    x.invoke(wide[bits], operand);
     return;
   }
   const { c } = x;
@@ -262,21 +275,17 @@ function returnByMode(x: Env, bits: 16 | 32 | 64, long: boolean, forms: ReturnFo
     () => {
       c.if(
         in64BitMode(x),
-        () => forms.wide(bits),
-        () => forms.narrow(bits),
+        () => x.invoke(wide[bits], operand),
+        () => x.invoke(narrow[bits], operand),
       );
     },
-    () => forms.real(bits),
+    real,
   );
 }
 
 /** IRET of a constant operand size; `long` where it is known to run in 64-bit mode. `next` is the RIP behind it. */
 export function emitIret(x: Env, bits: 16 | 32 | 64, long: boolean, next: Val): void {
-  returnByMode(x, bits, long, {
-    wide: (size) => x.invoke(IRET_WIDE[size], next),
-    narrow: (size) => x.invoke(IRET_NARROW[size], next),
-    real: (size) => x.invoke(iretReal, size),
-  });
+  returnByMode(x, bits, long, IRET, next, () => x.invoke(iretReal, bits));
 }
 
 /** RET far in protected mode; bytes of parameters to drop. */
@@ -340,14 +349,9 @@ const retfReal = faultingHelper("retfReal", ["i32", "i32"], [], (x, bits, droppe
   x.done();
 });
 
-const RETF_WIDE = { 16: protectedRetf(16, true), 32: protectedRetf(32, true), 64: protectedRetf(64, true) } as const;
-const RETF_NARROW = { 16: protectedRetf(16, false), 32: protectedRetf(32, false) } as const;
+const RETF = returnForms(protectedRetf);
 
 /** RET far of a constant operand size, dropping `bytes` of parameters. */
 export function emitRetf(x: Env, bits: 16 | 32 | 64, long: boolean, bytes: Val): void {
-  returnByMode(x, bits, long, {
-    wide: (size) => x.invoke(RETF_WIDE[size], bytes),
-    narrow: (size) => x.invoke(RETF_NARROW[size], bytes),
-    real: (size) => x.invoke(retfReal, size, bytes),
-  });
+  returnByMode(x, bits, long, RETF, bytes, () => x.invoke(retfReal, bits, bytes));
 }

@@ -8,16 +8,9 @@ import { ROUND } from "../softfloat/rounding.ts";
 import { FCW } from "../state.ts";
 import { x87FromBcd, x87ToBcd } from "./bcd.ts";
 import { BIAS, KIND, QUIET_BIT, roundingMode, x87Kind, x87ToDouble, x87ToInteger, x87ToSingle } from "./format.ts";
-import { begin, integerOperand, onRegisters, readInteger, realOperand, stackIndex } from "./operands.ts";
+import { begin, onInteger, onRegisters, realOperand, stackIndex } from "./operands.ts";
 import { FLAGS_SHIFT } from "./quick.ts";
-import {
-  integerMode,
-  widenInteger,
-  widenReal,
-  x87NarrowDouble,
-  x87NarrowInteger,
-  x87NarrowSingle,
-} from "./quick-format.ts";
+import { integerMode, widenReal, x87NarrowDouble, x87NarrowInteger, x87NarrowSingle } from "./quick-format.ts";
 import {
   empty,
   filled,
@@ -411,16 +404,10 @@ export const X87_LOAD_STORE: InstructionGroup = [
     name: "FILD",
     rows: ["DF /0: Mw", "DB /0: Md", "DF /5: Mq"],
     semantics: (x) =>
-      x.usually(
-        () => readInteger(x),
-        (stack, value) => {
-          const { sig, se } = widenInteger(x, value);
-          pushQuickly(stack, sig, se, 0, x.address(0));
-        },
-        (value) => {
-          const { sig, se } = integerOperand(x, value);
-          x.invoke(x87Push, sig, se, 0);
-        },
+      onInteger(
+        x,
+        (stack, { sig, se }) => pushQuickly(stack, sig, se, 0, x.address(0)),
+        ({ sig, se }) => x.invoke(x87Push, sig, se, 0),
       ),
   },
   { name: "FIST", rows: ["DF /2: Mw", "DB /2: Md"], semantics: (x) => storeInteger(x, 0, false) },

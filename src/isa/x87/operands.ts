@@ -64,13 +64,13 @@ export function onInteger(
 }
 
 /** A signed integer from memory operand 0 as i64. */
-export function readInteger(x: Sem): Val {
+function readInteger(x: Sem): Val {
   const bits = x.read(0);
   return x.c.let(x.bits(0) === 64 ? bits : x.bits(0) === 16 ? bits.extend(16).sx() : bits.sx());
 }
 
 /** The same as a number, after the pointers are noted. */
-export function integerOperand(x: Sem, value: Val): Extended {
+function integerOperand(x: Sem, value: Val): Extended {
   note(x, x.address(0));
   const [sig, se] = x.callMany(x87FromInteger, value);
   return { sig, se };
