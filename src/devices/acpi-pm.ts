@@ -21,6 +21,8 @@ export interface AcpiPmOptions {
   readonly timer?: CarryTimer;
   /** The guest asked for S5. */
   onPowerOff(): void;
+  /** What PM1_EN holds. Called at each change. */
+  onEnable?(value: number): void;
   /** SLP_TYP of S5 as the DSDT tells it; 5 if absent. */
   readonly s5SleepType?: number;
   /** Absent: the hardware is always in ACPI mode (4.8.1.2.1: SMI_CMD of zero in the FADT). */
@@ -32,10 +34,15 @@ export const PM1 = { TMR: 1 << 0, GBL: 1 << 5, PWRBTN: 1 << 8, SLPBTN: 1 << 9, R
 /** Table 4.17. GBL_RLS and SLP_EN read as zero. */
 const CNT = { SCI_EN: 1 << 0, BM_RLD: 1 << 1, SLP_TYP_SHIFT: 10, SLP_TYP: 7 << 10, SLP_EN: 1 << 13 } as const;
 
-const PM1_EVENTS = PM1.TMR | PM1.GBL | PM1.PWRBTN | PM1.SLPBTN | PM1.RTC;
+/** What PM1_EN holds of what is written to it. */
+export const PM1_EVENTS = PM1.TMR | PM1.GBL | PM1.PWRBTN | PM1.SLPBTN | PM1.RTC;
 const BLOCK = { pm1: 0, pm1Length: 8, gpe0: 0xc, gpe0Length: 4 } as const;
 /** Offsets of 16-bit registers within the two blocks. */
 const REGISTER = { PM1_STS: 0, PM1_EN: 2, PM1_CNT: 4, GPE0_STS: 0xc, GPE0_EN: 0xe } as const;
+/** Where they are from `base` on: PM1_STS, PM1_EN, all bytes of the general-purpose event block. */
+export const PM1_STATUS = REGISTER.PM1_STS;
+export const PM1_ENABLE = REGISTER.PM1_EN;
+export const GPE0_PORTS = Array.from({ length: BLOCK.gpe0Length }, (_, n) => BLOCK.gpe0 + n);
 const S5_SLEEP_TYPE = 5;
 
 const SCHEMA: Schema = {
@@ -96,6 +103,14 @@ export class AcpiPm implements Stateful {
     this.gpe0Enable = 0;
     this.apmStatus = 0;
     this.updateSci();
+  }
+
+  afterRestore(): void {
+    this.tellEnable();
+  }
+
+  private tellEnable(): void {
+    this.options.onEnable?.(this.pm1Enable);
   }
 
   /** The user pressed the power button (4.8.2.2.1.1). Without a guest that listens nothing happens. */
@@ -196,6 +211,7 @@ export class AcpiPm implements Stateful {
 
   /** 4.8.2.2: the interrupt is level-triggered and shared by all events. */
   private updateSci(): void {
+    this.tellEnable();
     const fixed = this.status() & this.pm1Enable;
     const general = this.gpe0Status & this.gpe0Enable;
     this.options.sci.set((this.pm1Control & CNT.SCI_EN) !== 0 && (fixed | general) !== 0);

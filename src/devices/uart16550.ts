@@ -19,6 +19,8 @@ export interface Uart16550Options {
   onStatus?(usual: boolean): void;
   /** What a read of IER gives; undefined while DLM is read in its place (8.1, DLAB). Called at each change. */
   onInterruptEnable?(value: number | undefined): void;
+  /** What a read of LSR gives, where it does nothing else and neither IER nor THR changes it. Called at each change. */
+  onLineStatus?(value: number | undefined): void;
   /** The guest starts or ends a break condition on the line. */
   onBreak?(on: boolean): void;
 }
@@ -88,7 +90,7 @@ const SCHEMA: Schema = {
     listening: "bool",
     polls: "u8",
   },
-  derived: ["interrupt", "timers", "timer", "usual", "toldIer"],
+  derived: ["interrupt", "timers", "timer", "usual", "toldIer", "toldLineStatus"],
 };
 
 export class Uart16550 implements Stateful, PortHandler {
@@ -125,7 +127,9 @@ export class Uart16550 implements Stateful, PortHandler {
   private readonly onStatus: (usual: boolean) => void;
   private readonly onInterruptEnable: (value: number | undefined) => void;
   private usual = false;
+  private readonly onLineStatus: (value: number | undefined) => void;
   private toldIer: number | undefined;
+  private toldLineStatus: number | undefined;
 
   constructor(options: Uart16550Options) {
     this.interrupt = options.interrupt;
@@ -134,6 +138,7 @@ export class Uart16550 implements Stateful, PortHandler {
     this.onBreak = (on) => options.onBreak?.(on);
     this.onStatus = (usual) => options.onStatus?.(usual);
     this.onInterruptEnable = (value) => options.onInterruptEnable?.(value);
+    this.onLineStatus = (value) => options.onLineStatus?.(value);
     this.input.onRoom = () => options.onRoom?.();
     this.timer = options.timers.create(`${options.name} receive timeout`, () => {
       this.timeoutAt = Number.POSITIVE_INFINITY;
@@ -455,15 +460,25 @@ export class Uart16550 implements Stateful, PortHandler {
   }
 
   private tellStatus(): void {
-    const usual =
-      (this.mcr & MCR.LOOP) === 0 && (this.ier & IER.THR_EMPTY) === 0 && this.lineStatus() === (LSR.THRE | LSR.TEMT);
+    const loops = (this.mcr & MCR.LOOP) !== 0;
+    const lineStatus = this.lineStatus();
+    // A read would take the line status interrupt back.
+    const plain = !loops && !this.statusChange;
+    const usual = plain && (this.ier & IER.THR_EMPTY) === 0 && lineStatus === (LSR.THRE | LSR.TEMT);
     if (usual !== this.usual) {
       this.usual = usual;
       this.onStatus(usual);
     }
     const ier = (this.lcr & LCR.DLAB) === 0 ? this.ier : undefined;
-    if (ier === this.toldIer) return;
-    this.toldIer = ier;
-    this.onInterruptEnable(ier);
+    if (ier !== this.toldIer) {
+      this.toldIer = ier;
+      this.onInterruptEnable(ier);
+    }
+    // Reads are counted until the guest listens, and clear errors.
+    const still = this.listening && plain && (lineStatus & ~(LSR.THRE | LSR.TEMT | LSR.DR)) === 0;
+    const told = still ? lineStatus : undefined;
+    if (told === this.toldLineStatus) return;
+    this.toldLineStatus = told;
+    this.onLineStatus(told);
   }
 }

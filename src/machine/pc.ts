@@ -23,7 +23,7 @@ import { Anomalies } from "../vmm/anomalies.ts";
 import type { InterruptPin } from "../vmm/bus.ts";
 import { type Clock, TimerQueue } from "../vmm/clock.ts";
 import type { Engine, EngineHost } from "../vmm/engine.ts";
-import { HPET_LENGTH, Hpet } from "../vmm/io/hpet.ts";
+import { HPET_BANKS, HPET_LENGTH, Hpet } from "../vmm/io/hpet.ts";
 import { InterruptRouter } from "../vmm/io/interrupt-router.ts";
 import { IoApic } from "../vmm/io/ioapic.ts";
 import { Lvt } from "../vmm/io/lapic-registers.ts";
@@ -52,10 +52,12 @@ import {
   IOAPIC_TIMER_PIN,
   IRQ,
   ISA_IRQS,
+  KNOWN_PORT,
   PCI_PIC_IRQS,
   PCI_SLOT,
   PCI_WINDOWS,
   PM_BASE,
+  REGISTER_BANK,
   SERIAL_PORTS,
 } from "./wiring.ts";
 
@@ -150,7 +152,12 @@ export class Pc {
       },
     };
     const extendedDestinationIds = config.cpu.features.has(EXTENDED_DESTINATIONS);
-    this.pic = new Pic({ anomalies, timerWatch, intr: (asserted) => router.setLint(0, asserted) });
+    this.pic = new Pic({
+      anomalies,
+      timerWatch,
+      intr: (asserted) => router.setLint(0, asserted),
+      onMask: (chip, value) => this.processors.portReads(KNOWN_PORT.imr + chip, value),
+    });
     this.ioapic = new IoApic({
       bus: router,
       anomalies,
@@ -202,6 +209,7 @@ export class Pc {
       sci: this.isaPin(IRQ.SCI, "acpi"),
       timer: this.pmTimer,
       onPowerOff: () => vm.end({ reason: "power-off" }),
+      onEnable: (value) => this.processors.portReads(KNOWN_PORT.pm1Enable, value),
     });
 
     // The processors alone (ICH9 data sheet, "INIT# (Initialization)").
@@ -223,7 +231,8 @@ export class Pc {
           onOutput: (byte) => options.onSerial(position, byte),
           onRoom: () => options.onRoom(position),
           onStatus: (usual) => this.processors.portIsUsual(position, usual),
-          onInterruptEnable: (value) => this.processors.portReads(position, value),
+          onInterruptEnable: (value) => this.processors.portReads(KNOWN_PORT.ier + position, value),
+          onLineStatus: (value) => this.processors.portReads(KNOWN_PORT.lsr + position, value),
         }),
     );
     if (config.debugExitPort !== undefined) {
@@ -261,12 +270,25 @@ export class Pc {
     this.disks = options.disks.map((disk, n) =>
       this.addVirtio(`virtio-block${n}`, PCI_SLOT.FIRST_DISK + n, new VirtioBlock(disk)),
     );
-    for (let target = 0; target < CONFIG_TARGETS; target++)
-      if (!this.pci.answers(target)) this.processors.pciTargetIsEmpty(target);
+    this.keepRegisters();
     this.isaLines = Array.from({ length: ISA_IRQS }, (_, irq) =>
       irq === CASCADE_IRQ ? undefined : this.isaPin(irq, "owner"),
     );
     this.firmwareSetup();
+  }
+
+  /** In banks, where there are any. */
+  private keepRegisters(): void {
+    const ioapic = this.processors.registerBank(REGISTER_BANK.ioapic);
+    if (ioapic !== undefined) this.ioapic.keepEntries(ioapic);
+    const rtc = this.processors.registerBank(REGISTER_BANK.rtc);
+    if (rtc !== undefined) this.rtc.keepRegisters(rtc);
+    const hpet = Array.from({ length: HPET_BANKS }, (_, n) => this.processors.registerBank(REGISTER_BANK.hpet + n));
+    this.hpet.keepRegisters(hpet.filter((bank) => bank !== undefined));
+    for (let target = 0; target < CONFIG_TARGETS; target++) {
+      const config = this.processors.registerBank(REGISTER_BANK.pci + target);
+      if (config !== undefined) this.pci.keepConfig(target, config);
+    }
   }
 
   /** Everything as after power-on, but for RAM and time. */

@@ -3,6 +3,7 @@
 
 import type { InitialCpuState } from "../boot/cpu-state.ts";
 import { SkepError } from "../errors.ts";
+import type { RegisterBank } from "../vmm/bus.ts";
 import { restoreState, type Section, StateError, saveState } from "../vmm/state.ts";
 import type { Vcpu } from "../vmm/vcpu.ts";
 import type { RunOutcome, Vm } from "../vmm/vm.ts";
@@ -38,10 +39,10 @@ export interface Processors {
   answer(cpu: number, request: VcpuRequest): VcpuAnswer;
   /** A serial port, by position, says whether its line status is as usual: that need not be asked of it then. */
   portIsUsual(position: number, usual: boolean): void;
-  /** What the interrupt enable register of a serial port, by position, holds, where a read gives it without doing anything: likewise. */
-  portReads(position: number, value: number | undefined): void;
-  /** No PCI function is at this target of configuration accesses: that need not be asked then. */
-  pciTargetIsEmpty(target: number): void;
+  /** What a port (`KNOWN_PORT`) holds, where a read gives it without doing anything: likewise. */
+  portReads(index: number, value: number | undefined): void;
+  /** Where a device can keep registers for processors that have threads of their own; undefined: they have none. */
+  registerBank(bank: number): RegisterBank | undefined;
   /** All of them stand still. */
   save(): readonly VcpuSections[];
   /** `time`: the virtual time at which they go on. */
@@ -126,7 +127,7 @@ export class LocalProcessors implements Processors {
 
   portReads(): void {}
 
-  pciTargetIsEmpty(): void {}
+  registerBank(): undefined {}
 
   private handOver(): void {
     for (const { id, apic } of this.vm.vcpus) handOver(apic, this.config, id === 0);

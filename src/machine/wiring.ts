@@ -1,10 +1,14 @@
 // Where everything is on this machine's board: ports, addresses, interrupt lines. Devices, firmware tables and configuration space all take
 // these from here. The places are those of a PC with Intel's I/O controller hub (ICH9 data sheet, chapter 9 and 13.1).
 
-import { CONFIG_ADDRESS, CONFIG_DATA, configTarget } from "../devices/pci/host.ts";
-import { hardlySends, IOREGSEL, IOWIN } from "../vmm/io/ioapic.ts";
-import { RTC_PORTS } from "../vmm/io/rtc.ts";
-import type { PostedAccesses, PostedPort } from "../vmm/parallel/posted-writes.ts";
+import { GPE0_PORTS, PM1_ENABLE, PM1_EVENTS, PM1_STATUS } from "../devices/acpi-pm.ts";
+import { CONFIG_ADDRESS, CONFIG_DATA, CONFIG_TARGETS, configRegister } from "../devices/pci/host.ts";
+import { BANK_BYTES } from "../vmm/bus.ts";
+import { HPET_BANKS, HPET_LENGTH } from "../vmm/io/hpet.ts";
+import { hardlySends, IOREGSEL, IOWIN, registerInBank } from "../vmm/io/ioapic.ts";
+import { PIC_PORTS } from "../vmm/io/pic.ts";
+import { RTC_PORTS, registerOfIndex } from "../vmm/io/rtc.ts";
+import type { KnownPort, PostedAccesses, PostedPort, Selection } from "../vmm/parallel/posted-accesses.ts";
 import type { MachineConfig } from "./config.ts";
 
 /** ISA interrupts, which the 8259 pair and the I/O APIC both get. */
@@ -42,17 +46,59 @@ export const SERIAL_PORTS = [
   { name: "com4", port: 0x2e8, irq: 3 },
 ] as const;
 
+/** Banks of registers that vCPUs with threads of their own read themselves: one for each target of PCI configuration accesses from `pci` on. */
+export const REGISTER_BANK = {
+  pci: 0,
+  ioapic: CONFIG_TARGETS,
+  rtc: CONFIG_TARGETS + 1,
+  hpet: CONFIG_TARGETS + 2,
+} as const;
+/** Indices of ports whose value vCPUs know without asking: interrupt enable and line status registers of the serial ports, mask registers of the 8259
+ *  pair, PM1_EN. */
+export const KNOWN_PORT = {
+  ier: 0,
+  lsr: SERIAL_PORTS.length,
+  imr: 2 * SERIAL_PORTS.length,
+  pm1Enable: 2 * SERIAL_PORTS.length + 2,
+} as const;
+
+const PCI_SELECTION: Selection = {
+  at: CONFIG_DATA,
+  bytes: 4,
+  register(configAddress, offset) {
+    const register = configRegister(configAddress);
+    return register < 0 ? -1 : REGISTER_BANK.pci * BANK_BYTES + register + offset;
+  },
+};
+
+const IOAPIC_SELECTION: Selection = {
+  at: IOAPIC.base + IOWIN,
+  bytes: 4,
+  register(select, _offset, size) {
+    const register = registerInBank(select);
+    return register < 0 || size !== 4 ? -1 : REGISTER_BANK.ioapic * BANK_BYTES + register;
+  },
+};
+
+const RTC_SELECTION: Selection = {
+  at: RTC_PORTS.data,
+  bytes: 1,
+  register: (index) => REGISTER_BANK.rtc * BANK_BYTES + registerOfIndex(index),
+};
+
 /**
  * What nobody has to wait for, where vCPUs have threads of their own: writes to memory behind the PCI bridge, to the transmitters of the serial
- * ports and their interrupt enable registers, to the I/O APIC's entries, to registers that select others. Nor for reads of PCI functions that are not
- * there.
+ * ports and their interrupt enable registers, to the I/O APIC's entries, to registers that select others. Nor for reads of what
+ * those select among PCI configuration space, I/O APIC entries, CMOS and
+ * the time. Nor for writes to mask registers of the 8259 pair that change nothing.
  */
 const POSTED_ACCESSES: PostedAccesses = {
   ranges: [
     { ...PCI_WINDOWS.memory32, wakes: "now" },
     { ...PCI_WINDOWS.memory64, wakes: "now" },
-    { base: IOAPIC.base + IOREGSEL, length: 4, wakes: "later" },
-    { base: IOAPIC.base + IOWIN, length: 4, wakes: (value) => (hardlySends(value) ? "later" : "now") },
+    { base: IOAPIC.base + IOREGSEL, length: 4, wakes: "later", selects: IOAPIC_SELECTION },
+    { base: IOAPIC.base + IOWIN, length: 4, wakes: (value) => (hardlySends(value) ? "later" : "now"), latch: true },
+    { base: HPET_BASE, length: HPET_LENGTH, wakes: "now" },
   ],
   ports: [
     ...SERIAL_PORTS.flatMap(({ port }, flag): PostedPort[] => {
@@ -61,16 +107,39 @@ const POSTED_ACCESSES: PostedAccesses = {
       return [
         { port, size: 1, wakes: "later", status },
         { port: port + 1, size: 1, wakes: (value) => (value === 0 ? "later" : "now"), status },
+        { port: port + 2, size: 1, wakes: "now", changes: true },
+        { port: port + 3, size: 1, wakes: "later", changes: true },
+        { port: port + 4, size: 1, wakes: "now", changes: true },
       ];
     }),
-    { port: CONFIG_ADDRESS, size: 4, wakes: "later", selects: { port: CONFIG_DATA, bytes: 4, target: configTarget } },
-    { port: RTC_PORTS.index, size: 1, wakes: "later" },
+    { port: CONFIG_ADDRESS, size: 4, wakes: "later", selects: PCI_SELECTION },
+    { port: PM_BASE + PM1_STATUS, size: 2, wakes: "now" },
+    { port: PM_BASE + PM1_ENABLE, size: 2, wakes: "now" },
+    ...GPE0_PORTS.map((offset): PostedPort => ({ port: PM_BASE + offset, size: 1, wakes: "now" })),
+    { port: RTC_PORTS.index, size: 1, wakes: "later", selects: RTC_SELECTION },
   ],
-  known: SERIAL_PORTS.map(({ port }, index) => ({ port: port + 1, index, mask: 0x0f })),
+  known: [
+    ...SERIAL_PORTS.flatMap(({ port }, n): KnownPort[] => [
+      { port: port + 1, size: 1, index: KNOWN_PORT.ier + n, posted: 0x0f },
+      { port: port + 5, size: 1, index: KNOWN_PORT.lsr + n },
+    ]),
+    { port: PIC_PORTS.master + 1, size: 1, index: KNOWN_PORT.imr, latch: true },
+    { port: PIC_PORTS.slave + 1, size: 1, index: KNOWN_PORT.imr + 1, latch: true },
+    { port: PM_BASE + PM1_ENABLE, size: 2, index: KNOWN_PORT.pm1Enable, posted: PM1_EVENTS },
+  ],
+  windows: [{ at: HPET_BASE, bytes: HPET_BANKS * BANK_BYTES, register: REGISTER_BANK.hpet * BANK_BYTES }],
 };
 
+/** Without what the devices are to see themselves, since it is traced. */
 export function postedAccesses({ trace, without }: Pick<MachineConfig, "trace" | "without">): PostedAccesses {
-  if (without.includes("posted-accesses")) return { ranges: [], ports: [], known: [] };
-  // The devices see every access to a port then.
-  return trace.includes("ports") ? { ...POSTED_ACCESSES, ports: [], known: [] } : POSTED_ACCESSES;
+  const none = without.includes("posted-accesses");
+  const noPorts = none || trace.includes("ports");
+  const noMmio = none || trace.includes("mmio");
+  const { ranges, ports, known, windows } = POSTED_ACCESSES;
+  return {
+    ranges: noMmio ? [] : ranges,
+    ports: noPorts ? [] : ports,
+    known: noPorts ? [] : known,
+    windows: noMmio ? [] : windows,
+  };
 }

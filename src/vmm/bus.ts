@@ -1,4 +1,4 @@
-// The seams between the core and devices: ports, memory-mapped registers, interrupt pins, message interrupts, DMA.
+// The seams between the core and devices: ports, memory-mapped registers, interrupt pins, message interrupts, DMA, shared registers.
 // A device sees these and the clock; it never sees a vCPU.
 
 export type AccessSize = 1 | 2 | 4;
@@ -62,4 +62,20 @@ export interface IoSpace {
 /** Counts what a guest did wrong, per name, and logs the first few of each kind. Never throws. */
 export interface AnomalyLog {
   anomaly(source: string, what: string): void;
+}
+
+export const BANK_DWORDS = 64;
+export const BANK_BYTES = 4 * BANK_DWORDS;
+
+/**
+ * 256 bytes of registers that do nothing when they are read. A device can keep them in memory that processors on other threads see too, which need
+ * not ask it then. What is asked for anyway finds the same.
+ */
+export interface RegisterBank {
+  /** Its `BANK_DWORDS` doublewords; a doubleword changes at once. */
+  readonly dwords: Uint32Array;
+  /** Says that reads of a doubleword need not be asked for. It stays so. */
+  answer(dword: number): void;
+  /** Until which virtual time the answers are right, if nobody writes; where it is not said, forever. While they change it has to be 0. */
+  holdUntil(time: number): void;
 }

@@ -3,9 +3,9 @@
 import { parentPort, workerData } from "node:worker_threads";
 import { MailboxBell } from "../../src/host/mailbox.ts";
 import { ControlArea } from "../../src/vmm/parallel/control-area.ts";
-import { ExitChannel } from "../../src/vmm/parallel/exit-channel.ts";
 import { RangeQueue } from "../../src/vmm/parallel/range-queue.ts";
 import { VcpuLink } from "../../src/vmm/parallel/vcpu-link.ts";
+import { makeChannel } from "./shared-area.ts";
 
 export interface Role {
   readonly what: "sleep" | "access" | "add-ranges" | "follow-time";
@@ -41,10 +41,10 @@ function sleep(): number {
 
 /** Port and memory accesses in turn with writes that nobody waits for; the devices give back what was written last. */
 function access(): number {
-  const channel = new ExitChannel(area, link, bell, {
+  const channel = makeChannel(link, bell, {
     ranges: [{ base: 0xc000_0000, length: 0x1000, wakes: "now" }],
     ports: [{ port: 0x3f8, size: 1, wakes: "later", status: { port: 0x3fd, value: 0x60, flag: 0 } }],
-    known: [{ port: 0x80, index: 0, mask: 0xff }],
+    known: [{ port: 0x80, size: 1, index: 0 }],
   });
   let wrong = 0;
   for (let n = 0; n < role.times; n++) {

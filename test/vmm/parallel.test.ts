@@ -1,20 +1,13 @@
 // What the threads of a machine do to each other, with real threads: no request is lost, no answer goes to another question, order is kept.
 
 import assert from "node:assert/strict";
-import { type TestContext, test } from "node:test";
+import { test } from "node:test";
 import { MailboxReceiver } from "../../src/host/mailbox.ts";
-import {
-  type ControlArea,
-  GLOBAL,
-  REQUEST,
-  RUN_STATE,
-  TURN,
-  VCPU,
-  WRITES_MAX,
-} from "../../src/vmm/parallel/control-area.ts";
-import { ExitChannel, ExitReceiver } from "../../src/vmm/parallel/exit-channel.ts";
+import { GLOBAL, REQUEST, RUN_STATE, VCPU, WRITES_MAX } from "../../src/vmm/parallel/control-area.ts";
+import { ExitReceiver } from "../../src/vmm/parallel/exit-channel.ts";
 import { HaltPoll } from "../../src/vmm/parallel/halt-poll.ts";
-import { PostedWrites, postWrite, setKnown, setUnanswered, setUsual } from "../../src/vmm/parallel/posted-writes.ts";
+import { setKnown, setUsual } from "../../src/vmm/parallel/known-ports.ts";
+import { PostedWrites, postWrite } from "../../src/vmm/parallel/posted-writes.ts";
 import { RangeQueue } from "../../src/vmm/parallel/range-queue.ts";
 import {
   answerCall,
@@ -25,7 +18,7 @@ import {
   startCall,
 } from "../../src/vmm/parallel/vcpu-call.ts";
 import { allDeaf, VcpuLink } from "../../src/vmm/parallel/vcpu-link.ts";
-import { interleave, Shared } from "./shared-area.ts";
+import { interleave, makeChannel, Shared } from "./shared-area.ts";
 
 const limit = { timeout: 120_000 };
 
@@ -163,7 +156,7 @@ test("posted writes wake the devices' thread together, or where the run ends; th
   const { area } = new Shared();
   let rings = 0;
   const bell = { ring: () => void rings++ };
-  const channel = new ExitChannel(area, new VcpuLink(area, 0, () => {}, bell), bell, {
+  const channel = makeChannel(new VcpuLink(area, 0, () => {}, bell), bell, {
     ranges: [
       { base: 0xc000_0000, length: 0x1000, wakes: "now" },
       { base: 0xfec0_0000, length: 4, wakes: "later" },
@@ -172,7 +165,6 @@ test("posted writes wake the devices' thread together, or where the run ends; th
       { port: 0x3f8, size: 1, wakes: "later", status: { port: 0x3fd, value: 0x60, flag: 3 } },
       { port: 0x3f9, size: 1, wakes: (value) => (value === 0 ? "later" : "now") },
     ],
-    known: [],
   });
   setUsual(area, 3, true);
   let time = 5e6;
@@ -188,12 +180,12 @@ test("posted writes wake the devices' thread together, or where the run ends; th
   const write = (times: number) => (): void => {
     for (let n = 0; n < times; n++) channel.writePort(0x3f8, 1, n);
   };
-  assert.equal(rungBy(write(62)), 0);
+  assert.equal(rungBy(write(254)), 0);
   assert.equal(
     rungBy(() => channel.writeMmio(0xfec0_0000, 4, 0x10)),
     0,
   );
-  assert.equal(rungBy(write(1)), 1, "64 of them");
+  assert.equal(rungBy(write(1)), 1, "256 of them");
   assert.equal(rungBy(runEnds(5e6)), 0);
   assert.equal(rungBy(write(1)), 0);
   assert.equal(rungBy(runEnds(100_000)), 0, "the first run's end that finds it");
@@ -237,71 +229,6 @@ test("posted writes wake the devices' thread together, or where the run ends; th
     0,
   );
   assert.equal(channel.statistics.exits, 0);
-});
-
-/** Reads ports of a vCPU: what it was given at once, or "asked" where it waited. */
-function reader(t: TestContext, area: ControlArea, id: number, channel: ExitChannel) {
-  let asked = 0;
-  t.mock.method(Atomics, "store", (words: Int32Array, at: number, value: number) => {
-    words[at] = value;
-    if (at === area.block(id) + VCPU.EXIT_TURN && value === TURN.DEVICES) {
-      asked++;
-      words[area.block(id) + VCPU.EXIT_VALUE] = 0x5a5a5a5a;
-      words[at] = TURN.VCPU;
-    }
-    return value;
-  });
-  return (port: number, size: 1 | 2 | 4): number | "asked" => {
-    const before = asked;
-    const value = channel.readPort(port, size);
-    return asked > before ? "asked" : value;
-  };
-}
-
-test("a byte that is known is read at once, as the vCPU wrote it last; not while another has posted what was not done", (t) => {
-  const { area, links } = new Shared(3);
-  const writes = new PostedWrites(links);
-  const io = {
-    readPort: () => 0,
-    writePort: (port: number, _size: number, written: number) => {
-      if (port === 0x3f9) setKnown(area, 2, written & 0xf);
-      if (port === 0x2f9) setKnown(area, 1, written & 0xf);
-    },
-    readMmio: () => 0,
-    writeMmio: () => {},
-  };
-  const bell = { ring: () => {} };
-  const channel = new ExitChannel(area, links[1], bell, {
-    ranges: [],
-    ports: [0x3f8, 0x3f9, 0x2f9].map((port) => ({ port, size: 1, wakes: "later" }) as const),
-    known: [
-      { port: 0x2f9, index: 1, mask: 0xf },
-      { port: 0x3f9, index: 2, mask: 0xf },
-    ],
-  });
-  const read = reader(t, area, 1, channel);
-  assert.equal(read(0x3f9, 1), "asked");
-  setKnown(area, 2, 0);
-  assert.equal(read(0x3f9, 1), 0);
-  assert.equal(read(0x3f9, 2), "asked");
-  assert.equal(read(0x2f9, 1), "asked");
-  channel.writePort(0x3f9, 1, 0xff);
-  channel.writePort(0x3f8, 1, 0x41);
-  assert.equal(read(0x3f9, 1), 0xf, "what it has posted itself");
-  writes.take(io);
-  assert.equal(read(0x3f9, 1), 0xf);
-  postWrite(links[0], true, 0x3f9, 1, 3);
-  assert.equal(read(0x3f9, 1), "asked");
-  writes.take(io);
-  assert.equal(read(0x3f9, 1), 3, "what another wrote later");
-  setKnown(area, 1, 7);
-  channel.writePort(0x3f9, 1, 5);
-  channel.writePort(0x2f9, 1, 6);
-  assert.equal(read(0x3f9, 1), "asked", "two of them are under way");
-  writes.take(io);
-  channel.writePort(0x3f9, 1, 4);
-  setKnown(area, 2, undefined);
-  assert.equal(read(0x3f9, 1), "asked", "another register is there now");
 });
 
 test("posted writes of several vCPUs are done in the order in which they were posted, however the rings are looked at", (t) => {
@@ -375,43 +302,6 @@ test("a ring of posted writes that is full is waited for, and starts anew when i
     assert.ok(writes.take(io));
     assert.equal(next, posted);
   }
-});
-
-test("where a port selected a target that nobody answers, reads are all ones at once; else they are asked for", (t) => {
-  const { area } = new Shared();
-  const bell = { ring: () => {} };
-  const channel = new ExitChannel(area, new VcpuLink(area, 0, () => {}, bell), bell, {
-    ranges: [],
-    ports: [
-      { port: 0xcf8, size: 4, wakes: "later", selects: { port: 0xcfc, bytes: 4, target: (value) => value - 1 } },
-      { port: 0x3f8, size: 1, wakes: "later" },
-    ],
-    known: [],
-  });
-  for (const target of [5, 40, 256]) setUnanswered(area, target);
-  const read = reader(t, area, 0, channel);
-  const select = (target: number): void => channel.writePort(0xcf8, 4, target + 1);
-  assert.equal(read(0xcfc, 4), "asked", "nothing selected");
-  for (const target of [5, 40, 256]) {
-    select(target);
-    assert.equal(read(0xcfc, 4), 0xffffffff);
-    assert.equal(read(0xcfe, 2), 0xffff);
-    assert.equal(read(0xcff, 1), 0xff);
-    assert.equal(read(0xcfe, 4), "asked", "not all of it is selected");
-    assert.equal(read(0xcfc, 4), "asked", "after another access");
-  }
-  for (const target of [4, 41, 0, -1]) {
-    select(target);
-    assert.equal(read(0xcfc, 2), "asked", `target ${target}`);
-  }
-  select(5);
-  channel.writePort(0x3f8, 1, 0);
-  assert.equal(read(0xcfc, 4), "asked", "after another posted write");
-  select(5);
-  channel.forget();
-  assert.equal(read(0xcfc, 4), "asked", "after a reset");
-  select(5);
-  assert.equal(read(0xcf8, 4), "asked");
 });
 
 test("ranges of several threads arrive, or all of memory is named instead", limit, async () => {

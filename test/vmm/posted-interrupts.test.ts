@@ -11,11 +11,11 @@ import { LocalApic } from "../../src/vmm/io/lapic.ts";
 import { Lvt } from "../../src/vmm/io/lapic-registers.ts";
 import { IoBus } from "../../src/vmm/io-space.ts";
 import { GLOBAL, VCPU } from "../../src/vmm/parallel/control-area.ts";
-import { ExitChannel, ExitReceiver } from "../../src/vmm/parallel/exit-channel.ts";
+import { type ExitChannel, ExitReceiver } from "../../src/vmm/parallel/exit-channel.ts";
 import { PostedInterrupts, RemoteApic } from "../../src/vmm/parallel/remote-apic.ts";
 import type { VcpuLink } from "../../src/vmm/parallel/vcpu-link.ts";
 import { restoreState, saveState } from "../../src/vmm/state.ts";
-import { interleave, Shared } from "./shared-area.ts";
+import { interleave, makeChannel, Shared } from "./shared-area.ts";
 
 class PostedMachine {
   readonly shared: Shared;
@@ -34,11 +34,7 @@ class PostedMachine {
     this.shared = shared;
     const link = shared.links[vcpu];
     this.link = link;
-    this.channel = new ExitChannel(shared.area, link, new MailboxBell(shared.mailbox), {
-      ranges: [],
-      ports: [],
-      known: [],
-    });
+    this.channel = makeChannel(link, new MailboxBell(shared.mailbox), {});
     this.receiver = new ExitReceiver(link);
     const router = new InterruptRouter();
     this.interrupts = new PostedInterrupts(

@@ -3,7 +3,9 @@
 import type { TestContext } from "node:test";
 import { Worker } from "node:worker_threads";
 import { MAILBOX_BYTES, MailboxBell } from "../../src/host/mailbox.ts";
-import { ControlArea } from "../../src/vmm/parallel/control-area.ts";
+import { ControlArea, type Doorbell, TURN, VCPU } from "../../src/vmm/parallel/control-area.ts";
+import { ExitChannel } from "../../src/vmm/parallel/exit-channel.ts";
+import type { PostedAccesses } from "../../src/vmm/parallel/posted-accesses.ts";
 import { VcpuLink } from "../../src/vmm/parallel/vcpu-link.ts";
 import type { Role } from "./parallel-worker.ts";
 
@@ -27,6 +29,34 @@ export class Shared {
       worker.on("error", reject);
     });
   }
+}
+
+export function makeChannel(
+  link: VcpuLink,
+  bell: Doorbell,
+  posted: Partial<PostedAccesses>,
+  now: () => number = () => 0,
+): ExitChannel {
+  return new ExitChannel(link.area, link, bell, { ranges: [], ports: [], known: [], windows: [], ...posted }, now);
+}
+
+/** What a vCPU's access gave at once, 0 for a write; "asked" where the vCPU waited. All stores into control areas are done by this until the test's end. */
+export function answers(t: TestContext, link: VcpuLink): (access: () => unknown) => number | "asked" {
+  let asked = 0;
+  t.mock.method(Atomics, "store", (words: Int32Array, at: number, value: number) => {
+    words[at] = value;
+    if (words === link.words && at === link.at + VCPU.EXIT_TURN && value === TURN.DEVICES) {
+      asked++;
+      words[at] = TURN.VCPU;
+    }
+    return value;
+  });
+  return (access) => {
+    const before = asked;
+    const value = access();
+    if (asked > before) return "asked";
+    return typeof value === "number" ? value : 0;
+  };
 }
 
 /** Does `between` before the `at`-th atomic access of `work`; false if it has fewer. */

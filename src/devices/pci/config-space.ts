@@ -11,16 +11,20 @@ export const CONFIG_SCHEMA: Schema = {
   kind: "pci-config",
   version: 1,
   fields: { data: "bytes" },
-  derived: ["writable", "clearable", "initial", "nextCapability", "lastLink"],
+  derived: ["dwords", "writable", "clearable", "initial", "nextCapability", "lastLink"],
 };
+
+const newDwords = (): Uint32Array => new Uint32Array(CONFIG_BYTES / 4);
 
 export class ConfigSpace implements Stateful {
   readonly schema = CONFIG_SCHEMA;
-  data = new Uint8Array(CONFIG_BYTES);
-  private readonly writable = new Uint8Array(CONFIG_BYTES);
-  private readonly clearable = new Uint8Array(CONFIG_BYTES);
+  /** A doubleword changes at once: other threads may read it (`keepIn`). */
+  private dwords = newDwords();
+  private data = bytesOf(this.dwords);
+  private readonly writable = newDwords();
+  private readonly clearable = newDwords();
   /** Values after reset. Filled by `initialize`, never by the guest. */
-  private readonly initial = new Uint8Array(CONFIG_BYTES);
+  private readonly initial = newDwords();
   private nextCapability = FIRST_CAPABILITY;
   private lastLink: number = HEADER.CAPABILITIES_POINTER.offset;
 
@@ -28,21 +32,25 @@ export class ConfigSpace implements Stateful {
     this.define(HEADER);
   }
 
+  /** From now on the registers are in `dwords`, 64 of them. */
+  keepIn(dwords: Uint32Array): void {
+    dwords.set(this.dwords);
+    this.dwords = dwords;
+    this.data = bytesOf(dwords);
+  }
+
   /** Lets the guest write what the table says, of registers that start at `base`. */
   define(registers: RegisterTable, base = 0): void {
     for (const register of Object.values(registers)) {
-      for (let i = 0; i < register.size; i++) {
-        const at = base + register.offset + i;
-        this.writable[at] = (register.writable ?? 0) >>> (8 * i);
-        this.clearable[at] = (register.clearable ?? 0) >>> (8 * i);
-      }
+      place(this.writable, register, register.writable ?? 0, base);
+      place(this.clearable, register, register.clearable ?? 0, base);
     }
   }
 
   /** Sets a register's value, now and after each reset. */
   initialize(register: ConfigRegister, value: number, base = 0): void {
     this.set(register, value, base);
-    for (let i = 0; i < register.size; i++) this.initial[base + register.offset + i] = value >>> (8 * i);
+    place(this.initial, register, value, base);
   }
 
   /** Appends a capability of `length` bytes to the list and returns where it starts. */
@@ -64,7 +72,7 @@ export class ConfigSpace implements Stateful {
 
   /** The device's own write: masks do not apply. */
   set(register: ConfigRegister, value: number, base = 0): void {
-    for (let i = 0; i < register.size; i++) this.data[base + register.offset + i] = value >>> (8 * i);
+    place(this.dwords, register, value, base);
   }
 
   read(offset: number, size: number): number {
@@ -75,19 +83,43 @@ export class ConfigSpace implements Stateful {
 
   /** The guest's write. */
   write(offset: number, size: number, value: number): void {
-    for (let i = 0; i < size && offset + i < CONFIG_BYTES; i++) {
-      const at = offset + i;
-      const byte = (value >>> (8 * i)) & 0xff;
-      const kept = this.data[at] & ~this.writable[at] & ~(byte & this.clearable[at]);
-      this.data[at] = kept | (byte & this.writable[at]);
+    const end = Math.min(offset + size, CONFIG_BYTES);
+    for (let dword = offset >> 2; 4 * dword < end; dword++) {
+      const shift = 8 * (offset - 4 * dword);
+      const bytes = shifted(sizeMask(size), shift);
+      const written = shifted(value, shift);
+      const writable = this.writable[dword] & bytes;
+      const kept = this.dwords[dword] & ~writable & ~(written & this.clearable[dword] & bytes);
+      this.dwords[dword] = kept | (written & writable);
     }
   }
 
   reset(): void {
-    this.data.set(this.initial);
+    this.dwords.set(this.initial);
   }
 
   afterRestore(): void {
     if (this.data.length !== CONFIG_BYTES) throw new StateError(`pci-config.data has ${this.data.length} bytes`);
   }
+}
+
+function bytesOf(dwords: Uint32Array): Uint8Array {
+  return new Uint8Array(dwords.buffer, dwords.byteOffset, dwords.byteLength);
+}
+
+function sizeMask(size: number): number {
+  return size === 4 ? -1 : (1 << (8 * size)) - 1;
+}
+
+/** By a number of bits from -31 to 31, to the left. */
+function shifted(value: number, bits: number): number {
+  return bits < 0 ? value >>> -bits : value << bits;
+}
+
+/** Sets a register's bits, all of which are in one doubleword, as registers' are. */
+function place(dwords: Uint32Array, { offset, size }: ConfigRegister, value: number, base: number): void {
+  const at = base + offset;
+  const shift = 8 * (at & 3);
+  const mask = sizeMask(size);
+  dwords[at >> 2] = (dwords[at >> 2] & ~(mask << shift)) | ((value & mask) << shift);
 }

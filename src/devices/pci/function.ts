@@ -1,6 +1,14 @@
 // One PCI function: header, BARs, interrupts. PCI Local Bus Specification 3.0, 6.2 (configuration space) and 2.2.6 (interrupt pins).
 
-import type { AnomalyLog, IoSpace, MmioHandler, MsiSink, PortHandler } from "../../vmm/bus.ts";
+import {
+  type AnomalyLog,
+  BANK_DWORDS,
+  type IoSpace,
+  type MmioHandler,
+  type MsiSink,
+  type PortHandler,
+  type RegisterBank,
+} from "../../vmm/bus.ts";
 import type { Fields, Schema, Stateful } from "../../vmm/state.ts";
 import { CONFIG_BYTES, CONFIG_SCHEMA, ConfigSpace } from "./config-space.ts";
 import { Msi } from "./msi.ts";
@@ -61,7 +69,7 @@ interface Bar {
 }
 
 const BASE_FIELDS: Fields = { config: { section: CONFIG_SCHEMA }, pinLevel: "bool" };
-const DERIVED = ["name", "interruptPin", "bars", "hooks", "slot", "msi", "blocked", "commandChanged", "multiFunction"];
+const DERIVED = ["name", "interruptPin", "bars", "hooks", "slot", "msi", "blocked", "commandChanged"];
 /** Of a function without MSI-X; with it there is a section more. */
 export const FUNCTION_SCHEMA: Schema = {
   kind: "pci-function",
@@ -79,8 +87,6 @@ export class PciFunction implements Stateful {
   msi: Msi | undefined;
   /** The interrupt that the device asks for by pin, whether or not it may show. */
   pinLevel = false;
-  /** Set by the host bridge where a device has more than one function. */
-  multiFunction = false;
   /** Called when the guest has written the command register. */
   commandChanged: (() => void) | undefined;
   private readonly bars: Bar[] = [];
@@ -139,6 +145,11 @@ export class PciFunction implements Stateful {
     return msi;
   }
 
+  /** Says that the device has other functions than this one, its first (6.2.1). */
+  setMultiFunction(): void {
+    this.config.initialize(HEADER.HEADER_TYPE, MULTI_FUNCTION);
+  }
+
   attach(slot: PciSlot): void {
     this.slot = slot;
   }
@@ -154,10 +165,14 @@ export class PciFunction implements Stateful {
   readConfig(offset: number, size: number): number {
     if (offset >= CONFIG_BYTES) return 2 ** (8 * size) - 1;
     for (const hook of this.hooks) if (overlaps(hook, offset, size)) hook.beforeRead?.(offset, size);
-    const value = this.config.read(offset, size);
-    const shift = 8 * (HEADER.HEADER_TYPE.offset - offset);
-    if (!this.multiFunction || shift < 0 || shift >= 8 * size) return value;
-    return (value | (MULTI_FUNCTION << shift)) >>> 0;
+    return this.config.read(offset, size);
+  }
+
+  /** Keeps the configuration space in a bank of registers. What a read does something for is still to be asked for. */
+  keepConfig(bank: RegisterBank): void {
+    this.config.keepIn(bank.dwords);
+    for (let dword = 0; dword < BANK_DWORDS; dword++)
+      if (!this.hooks.some((hook) => hook.beforeRead !== undefined && overlaps(hook, 4 * dword, 4))) bank.answer(dword);
   }
 
   writeConfig(offset: number, size: number, value: number): void {

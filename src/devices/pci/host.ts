@@ -2,16 +2,19 @@
 // enhanced mechanism (PCI Express Base Specification 4.0, 7.2.2). The bridge has the identity of QEMU's generic PCI Express bridge, which
 // no operating system has quirks for.
 
-import type {
-  AccessSize,
-  AnomalyLog,
-  InterruptPin,
-  IoSpace,
-  MmioHandler,
-  MsiSink,
-  PortHandler,
+import {
+  type AccessSize,
+  type AnomalyLog,
+  BANK_DWORDS,
+  type InterruptPin,
+  type IoSpace,
+  type MmioHandler,
+  type MsiSink,
+  type PortHandler,
+  type RegisterBank,
 } from "../../vmm/bus.ts";
 import type { Schema, Stateful } from "../../vmm/state.ts";
+import { CONFIG_BYTES } from "./config-space.ts";
 import { FUNCTION_SCHEMA, PciFunction } from "./function.ts";
 
 export interface AddressWindow {
@@ -49,10 +52,11 @@ const LINES = 4;
 export const CONFIG_TARGETS = 257;
 const OTHER_BUSES = 256;
 
-/** The target that a value of CONFIG_ADDRESS selects; -1 where it selects none. */
-export function configTarget(configAddress: number): number {
+/** Where all targets' registers lie one after the other: the number of what a value of CONFIG_ADDRESS selects; -1 where it selects none. */
+export function configRegister(configAddress: number): number {
   if (configAddress >>> 31 === 0) return -1;
-  return (configAddress >>> 16) & 0xff ? OTHER_BUSES : (configAddress >>> 8) & 0xff;
+  const target = (configAddress >>> 16) & 0xff ? OTHER_BUSES : (configAddress >>> 8) & 0xff;
+  return CONFIG_BYTES * target + (configAddress & 0xfc);
 }
 
 const HOST_BRIDGE = {
@@ -100,9 +104,9 @@ export class PciHost implements Stateful {
     this.functions.set(key, pciFunction);
     if (func !== 0) {
       const first = this.functions.get(device * 8);
-      if (first !== undefined) first.multiFunction = true;
+      first?.setMultiFunction();
     } else {
-      for (let other = 1; other < 8; other++) if (this.functions.has(key + other)) pciFunction.multiFunction = true;
+      for (let other = 1; other < 8; other++) if (this.functions.has(key + other)) pciFunction.setMultiFunction();
     }
     const line = this.asserting[PciHost.line(device, pciFunction.interruptPin)];
     const pin = this.options.intx[PciHost.line(device, pciFunction.interruptPin)];
@@ -141,9 +145,15 @@ export class PciHost implements Stateful {
     }
   }
 
-  /** Whether there is a function at a target. */
-  answers(target: number): boolean {
-    return this.functions.has(target);
+  /** Keeps what is at a target in a bank of registers: all ones where no function is. */
+  keepConfig(target: number, bank: RegisterBank): void {
+    const pciFunction = this.functions.get(target);
+    if (pciFunction !== undefined) {
+      pciFunction.keepConfig(bank);
+      return;
+    }
+    bank.dwords.fill(0xffffffff);
+    for (let dword = 0; dword < BANK_DWORDS; dword++) bank.answer(dword);
   }
 
   readConfig(bus: number, devfn: number, offset: number, size: AccessSize): number {

@@ -8,13 +8,16 @@ import { apicIdOf } from "../../cpu/topology.ts";
 import { SkepError } from "../../errors.ts";
 import type { Host } from "../../host/host.ts";
 import { MailboxBell, type MailboxReceiver } from "../../host/mailbox.ts";
+import type { RegisterBank } from "../../vmm/bus.ts";
 import type { HostClock } from "../../vmm/clock.ts";
 import { ApicMode, x2apicLogicalId } from "../../vmm/io/destination.ts";
 import type { InterruptRouter } from "../../vmm/io/interrupt-router.ts";
 import type { CodeKeeper, GuestRam } from "../../vmm/memory.ts";
 import { ControlArea, ENDED, GLOBAL, PHASE, REQUEST, RUN_STATE, VCPU } from "../../vmm/parallel/control-area.ts";
 import { ExitReceiver, type ExitServer } from "../../vmm/parallel/exit-channel.ts";
-import { PostedWrites, setKnown, setUnanswered, setUsual } from "../../vmm/parallel/posted-writes.ts";
+import { setKnown, setUsual } from "../../vmm/parallel/known-ports.ts";
+import { PostedWrites } from "../../vmm/parallel/posted-writes.ts";
+import { registerBank } from "../../vmm/parallel/register-banks.ts";
 import { RemoteApic } from "../../vmm/parallel/remote-apic.ts";
 import { CodeWrites } from "../../vmm/parallel/shared-code.ts";
 import { spinPause } from "../../vmm/parallel/spin.ts";
@@ -252,12 +255,12 @@ export class VcpuGroup implements Processors, CodeKeeper {
     setUsual(this.area, position, usual);
   }
 
-  portReads(position: number, value: number | undefined): void {
-    setKnown(this.area, position, value);
+  portReads(index: number, value: number | undefined): void {
+    setKnown(this.area, index, value);
   }
 
-  pciTargetIsEmpty(target: number): void {
-    setUnanswered(this.area, target);
+  registerBank(bank: number): RegisterBank {
+    return registerBank(this.area, bank);
   }
 
   // ---- What devices write to memory ----

@@ -87,7 +87,7 @@ export class VcpuThread {
     const trace = traceTo(config.trace as TraceKind[], traced);
     this.anomalies = new Anomalies(trace.anomalies);
     const timers = new TimerQueue(this.clock);
-    this.exits = new ExitChannel(this.area, this.link, this.bell, postedAccesses(config));
+    this.exits = new ExitChannel(this.area, this.link, this.bell, postedAccesses(config), () => this.clock.now());
     const router = new InterruptRouter(() => this.area.apicGeneration);
     this.interrupts = new PostedInterrupts(
       this.link,

@@ -17,12 +17,23 @@
 // Matches that the host was late for make one interrupt, but for those of a periodic comparator 0 that stands in for the 8254 on IRQ 0: guests tell
 // the time by them, so none is lost (owed-ticks.ts).
 
-import type { AccessSize, AnomalyLog, InterruptPin, MmioHandler, MsiSink } from "../bus.ts";
+import {
+  type AccessSize,
+  type AnomalyLog,
+  BANK_BYTES,
+  BANK_DWORDS,
+  type InterruptPin,
+  type MmioHandler,
+  type MsiSink,
+  type RegisterBank,
+} from "../bus.ts";
 import type { Clock, Timer, TimerQueue } from "../clock.ts";
 import { type Schema, StateError, type Stateful } from "../state.ts";
 import { OwedTicks, owedTicksSchema } from "./owed-ticks.ts";
 
 export const HPET_LENGTH = 0x400;
+/** Banks that the registers which hold still are in (`keepRegisters`), by offset: the general ones, and those of the first 8 comparators. */
+export const HPET_BANKS = 2;
 
 /** Nanoseconds a count of the main counter. */
 export const HPET_PERIOD_NS = 10;
@@ -35,6 +46,8 @@ const REG = { GCAP_ID: 0x000, GEN_CONF: 0x010, GINTR_STA: 0x020, MAIN_COUNTER: 0
 const TIMER_REG = { CONFIG: 0x00, COMPARATOR: 0x08, FSB_ROUTE: 0x10 } as const;
 
 const GCAP = { REV_ID: 0x01, COUNT_SIZE_CAP: 0x2000, LEG_RT_CAP: 0x8000, VENDOR_INTEL: 0x80860000 } as const;
+
+const CAPABILITIES = GCAP.REV_ID | GCAP.COUNT_SIZE_CAP | GCAP.LEG_RT_CAP | GCAP.VENDOR_INTEL;
 
 const GEN_CONF = { ENABLE_CNF: 0x1, LEG_RT_CNF: 0x2 } as const;
 
@@ -125,7 +138,7 @@ const schema: Schema = {
     pairAt: "time",
     ticks: { section: owedTicksSchema },
   },
-  derived: ["clock", "pins", "legacyPins", "msi", "anomalies", "legacyReplacement", "timers", "routeCap"],
+  derived: ["clock", "pins", "legacyPins", "msi", "anomalies", "legacyReplacement", "timers", "routeCap", "banks"],
 };
 
 export class Hpet implements Stateful, MmioHandler {
@@ -139,6 +152,7 @@ export class Hpet implements Stateful, MmioHandler {
   private readonly routeCap: number;
   private readonly timers: readonly Timer[];
 
+  private banks: readonly RegisterBank[] = [];
   private genConf = 0;
   private isr = 0;
   /** The main counter at `since`; where it is enabled it has counted from there. */
@@ -195,6 +209,25 @@ export class Hpet implements Stateful, MmioHandler {
       driven: NO_OUTPUT,
     }));
     if (legacy) this.legacyReplacement?.(false);
+    this.publish();
+  }
+
+  /** From now on processors read what only writes change in `HPET_BANKS` banks. It is as if such a read did not come between two halves. */
+  keepRegisters(banks: readonly RegisterBank[]): void {
+    this.banks = banks;
+    banks.forEach((bank, n) => {
+      for (let dword = 0; dword < BANK_DWORDS; dword++)
+        if (this.stillRegister(n * BANK_BYTES + 4 * dword) !== undefined) bank.answer(dword);
+    });
+    this.publish();
+  }
+
+  /** After each write. */
+  private publish(): void {
+    this.banks.forEach((bank, n) => {
+      for (let dword = 0; dword < BANK_DWORDS; dword++)
+        bank.dwords[dword] = this.stillRegister(n * BANK_BYTES + 4 * dword) ?? 0;
+    });
   }
 
   readMmio(offset: number, size: AccessSize): number {
@@ -217,6 +250,11 @@ export class Hpet implements Stateful, MmioHandler {
       this.anomalies.anomaly("hpet", "write of less than half a register");
       return;
     }
+    this.writeRegister(now, offset, value);
+    this.publish();
+  }
+
+  private writeRegister(now: number, offset: number, value: number): void {
     const paired = this.takePair(now, offset, true);
     switch (offset) {
       case REG.GEN_CONF:
@@ -249,6 +287,7 @@ export class Hpet implements Stateful, MmioHandler {
     this.comparators.forEach((_, n) => {
       this.armTimer(n);
     });
+    this.publish();
   }
 
   private get enabled(): boolean {
@@ -268,20 +307,9 @@ export class Hpet implements Stateful, MmioHandler {
   private readRegister(now: number, offset: number): number {
     const pairHigh = this.pairHigh;
     if (this.takePair(now, offset, false)) return pairHigh;
+    const still = this.stillRegister(offset);
+    if (still !== undefined) return still;
     switch (offset) {
-      case REG.GCAP_ID:
-        return (
-          (GCAP.REV_ID |
-            ((this.timers.length - 1) << 8) |
-            GCAP.COUNT_SIZE_CAP |
-            GCAP.LEG_RT_CAP |
-            GCAP.VENDOR_INTEL) >>>
-          0
-        );
-      case REG.GCAP_ID + 4:
-        return HPET_PERIOD_NS * FEMTOSECONDS_PER_NS;
-      case REG.GEN_CONF:
-        return this.genConf;
       case REG.GINTR_STA:
         return this.isr;
       case REG.MAIN_COUNTER:
@@ -292,14 +320,28 @@ export class Hpet implements Stateful, MmioHandler {
     }
   }
 
-  private readTimer(now: number, offset: number): number {
-    const timer = this.comparators[(offset - REG.TIMERS) >> 5];
-    if (timer === undefined) return 0;
+  /** What only writes change. */
+  private stillRegister(offset: number): number | undefined {
+    const { GCAP_ID, GEN_CONF, TIMERS } = REG;
+    if (offset === GCAP_ID) return (CAPABILITIES | ((this.timers.length - 1) << 8)) >>> 0;
+    if (offset === GCAP_ID + 4) return HPET_PERIOD_NS * FEMTOSECONDS_PER_NS;
+    if (offset === GEN_CONF) return this.genConf;
+    const timer = offset < TIMERS ? undefined : this.comparators[(offset - TIMERS) >> 5];
+    if (timer === undefined) return undefined;
     switch (offset & 0x1f) {
       case TIMER_REG.CONFIG:
         return timer.config | TN.PER_INT_CAP | TN.SIZE_CAP | (this.msi === undefined ? 0 : TN.FSB_INT_DEL_CAP);
       case TIMER_REG.CONFIG + 4:
         return this.routeCap;
+      default:
+        return undefined;
+    }
+  }
+
+  private readTimer(now: number, offset: number): number {
+    const timer = this.comparators[(offset - REG.TIMERS) >> 5];
+    if (timer === undefined) return 0;
+    switch (offset & 0x1f) {
       case TIMER_REG.COMPARATOR:
       case TIMER_REG.COMPARATOR + 4:
         return this.readHalf(now, offset, timer.comparator);

@@ -167,6 +167,11 @@ export class I8259 implements Stateful {
     return this.imr;
   }
 
+  /** What is written and read with A0 = 1, where that is the mask register and the read no poll. */
+  get plainMasks(): number | undefined {
+    return this.expect === 0 && !this.poll ? this.imr : undefined;
+  }
+
   /** Inputs (a bit each) whose service ended since this was asked last, by a command or by itself. */
   takeEnded(): number {
     const { ended } = this;

@@ -5,7 +5,15 @@
 // Several sources may drive one pin; the pin is asserted as long as one of them does. Pins are driven as asserted or not: the
 // polarity bit is kept for the guest and changes nothing, for there is no voltage here that could be read either way.
 
-import type { AccessSize, AnomalyLog, InterruptPin, MmioHandler, PinWatch } from "../bus.ts";
+import {
+  type AccessSize,
+  type AnomalyLog,
+  BANK_DWORDS,
+  type InterruptPin,
+  type MmioHandler,
+  type PinWatch,
+  type RegisterBank,
+} from "../bus.ts";
 import { type Schema, StateError, type Stateful } from "../state.ts";
 import { BROADCAST_8, BROADCAST_XAPIC, DeliveryMode, type MessageSink } from "./interrupt-message.ts";
 
@@ -35,6 +43,12 @@ const LOW_WRITABLE = 0x1ffff & ~LOW_READ_ONLY;
 /** The destination, and above it the seven more bits that hypervisors may advertise. */
 const HIGH_WRITABLE = 0xff000000;
 const HIGH_EXTENDED = 0x00fe0000;
+
+/** Where in a bank (`keepEntries`) the register is that IOWIN reaches after a write of this value to IOREGSEL; -1 where it is in none. */
+export function registerInBank(select: number): number {
+  const index = select & 0xff;
+  return index < BANK_DWORDS ? 4 * index : -1;
+}
 
 /** Whether a write of this value to either half of an entry can hardly make it send a message: it masks the pin, or has neither vector nor destination. */
 export function hardlySends(value: number): boolean {
@@ -83,7 +97,7 @@ export class IoApic implements Stateful, MmioHandler {
   private id: number;
   private select = 0;
   /** Two words an entry, the low one first. */
-  private readonly entries = new Uint32Array(IOAPIC_PINS * 2);
+  private entries: Uint32Array = new Uint32Array(IOAPIC_PINS * 2);
   /** How many sources assert each pin. */
   private readonly assertions = new Uint32Array(IOAPIC_PINS);
   private readonly sources: Source[] = [];
@@ -106,6 +120,14 @@ export class IoApic implements Stateful, MmioHandler {
       this.entries[pin * 2] = MASKED;
       this.entries[pin * 2 + 1] = 0;
     }
+  }
+
+  /** From now on the entries are in a bank of registers, where only 32-bit reads of IOWIN give what a register holds. */
+  keepEntries(bank: RegisterBank): void {
+    const entries = bank.dwords.subarray(IOREDTBL, IOREDTBL + this.entries.length);
+    entries.set(this.entries);
+    this.entries = entries;
+    for (let word = 0; word < entries.length; word++) bank.answer(IOREDTBL + word);
   }
 
   /** A new source of pin `n`, named for snapshots; sources are created once, in an order that the machine's configuration fixes. */
@@ -193,6 +215,8 @@ export class IoApic implements Stateful, MmioHandler {
     const restored = this.sources.map((source) => `${source.pin}:${source.name}`);
     if (restored.join() !== this.wiring.join())
       throw new StateError("the I/O APIC's pins are wired otherwise than in the snapshot");
+    if (this.entries.length !== 2 * IOAPIC_PINS || this.assertions.length !== IOAPIC_PINS)
+      throw new StateError("the I/O APIC in the snapshot has another number of pins");
   }
 
   private readIndexed(): number {

@@ -27,6 +27,9 @@ export interface PicOptions {
   readonly intr: (asserted: boolean) => void;
   /** Gets to know what becomes of IRQ 0. */
   readonly timerWatch?: PinWatch;
+  /** What a read of a chip's mask register gives, of the master (0) or the slave (1); undefined while it does something, or a write is no OCW1. Called
+   *  at each change. */
+  readonly onMask?: (chip: 0 | 1, value: number | undefined) => void;
 }
 
 /** The interrupt of the 8254. */
@@ -42,7 +45,7 @@ const schema: Schema = {
     output: "bool",
     offered: "i32",
   },
-  derived: ["anomalies", "intr", "timerWatch", "sourceIrq", "asserted"],
+  derived: ["anomalies", "intr", "timerWatch", "sourceIrq", "asserted", "onMask", "toldMasks"],
 };
 
 export class Pic implements Stateful, PortHandler {
@@ -50,6 +53,8 @@ export class Pic implements Stateful, PortHandler {
   private readonly anomalies: AnomalyLog;
   private readonly intr: (asserted: boolean) => void;
   private readonly timerWatch: PinWatch | undefined;
+  private readonly onMask: PicOptions["onMask"];
+  private readonly toldMasks: (number | undefined)[] = [undefined, undefined];
   private readonly master: I8259;
   private readonly slave: I8259;
 
@@ -66,6 +71,7 @@ export class Pic implements Stateful, PortHandler {
     this.anomalies = options.anomalies;
     this.intr = options.intr;
     this.timerWatch = options.timerWatch;
+    this.onMask = options.onMask;
     this.master = new I8259("pic master", true, options.anomalies);
     this.slave = new I8259("pic slave", false, options.anomalies);
   }
@@ -103,6 +109,7 @@ export class Pic implements Stateful, PortHandler {
     this.slave.reset();
     this.offered = -1;
     this.update();
+    this.tellMasks();
   }
 
   readPort(port: number, size: AccessSize): number {
@@ -123,6 +130,7 @@ export class Pic implements Stateful, PortHandler {
     this.sourceIrq.forEach((irq, source) => {
       this.asserted[irq] += this.sources[source];
     });
+    this.tellMasks();
   }
 
   private setSource(source: number, asserted: boolean): void {
@@ -192,6 +200,7 @@ export class Pic implements Stateful, PortHandler {
     // The read may have been a poll, which acknowledges.
     this.update();
     this.tellServed();
+    this.tellMasks();
     return value;
   }
 
@@ -205,6 +214,18 @@ export class Pic implements Stateful, PortHandler {
     this.update();
     if (masks & ~this.master.masks & (1 << TIMER_IRQ)) this.timerWatch?.rerouted();
     this.tellServed();
+    this.tellMasks();
+  }
+
+  private tellMasks(): void {
+    this.tellMask(0, this.master.plainMasks);
+    this.tellMask(1, this.slave.plainMasks);
+  }
+
+  private tellMask(chip: 0 | 1, masks: number | undefined): void {
+    if (masks === this.toldMasks[chip]) return;
+    this.toldMasks[chip] = masks;
+    this.onMask?.(chip, masks);
   }
 
   private tellServed(): void {

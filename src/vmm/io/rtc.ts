@@ -5,7 +5,7 @@
 // bytes that a guest has written stand as written ("held") until the next update cycle, which takes them as a date. While the
 // SET bit or a stopped divider keeps updates away, they stay so. An update is instantaneous; UIP announces it 244 us before.
 
-import type { AccessSize, AnomalyLog, InterruptPin, PortHandler } from "../bus.ts";
+import type { AccessSize, AnomalyLog, InterruptPin, PortHandler, RegisterBank } from "../bus.ts";
 import type { Clock, Timer, TimerQueue } from "../clock.ts";
 import { type Schema, StateError, type Stateful } from "../state.ts";
 import { readBytes, writeBytes } from "./byte-ports.ts";
@@ -41,6 +41,11 @@ const DV_32KHZ = 0x20;
 const RS_1024HZ = 0x06;
 
 const NMI_DISABLE = 0x80;
+
+/** The register that a write to port 70h selects: its index, and its place in a bank (`keepRegisters`). */
+export function registerOfIndex(written: number): number {
+  return written & ~NMI_DISABLE;
+}
 
 const CRYSTAL = new Rate(32_768);
 const NS_PER_SECOND = 1_000_000_000;
@@ -91,7 +96,7 @@ const schema: Schema = {
     timeBytes: "bytes",
     connected: "bool",
   },
-  derived: ["clock", "pin", "anomalies", "nmiMaskChanged", "timer"],
+  derived: ["clock", "pin", "anomalies", "nmiMaskChanged", "timer", "bank"],
 };
 
 export class Rtc implements Stateful, PortHandler {
@@ -101,6 +106,7 @@ export class Rtc implements Stateful, PortHandler {
   private readonly anomalies: AnomalyLog;
   private readonly nmiMaskChanged: ((masked: boolean) => void) | undefined;
   private readonly timer: Timer;
+  private bank: RegisterBank | undefined;
 
   private index = 0;
   private nmiMask = false;
@@ -159,12 +165,21 @@ export class Rtc implements Stateful, PortHandler {
     this.update();
   }
 
+  /** From now on processors read the registers in a bank, by index, until an update cycle comes near. */
+  keepRegisters(bank: RegisterBank): void {
+    this.bank = bank;
+    // Reading register C clears flags; what shares its doubleword is asked for too.
+    for (let dword = 0; dword < CMOS_SIZE / 4; dword++) if (dword !== REG.C >> 2) bank.answer(dword);
+    this.publish();
+  }
+
   /** Presets a byte of the RAM, as firmware finds it. */
   setCmos(index: number, value: number): void {
     if (index <= REG.D || index >= CMOS_SIZE || index in TIME_FIELD) {
       throw new RangeError(`CMOS byte ${index} is no RAM`);
     }
     this.cmos[index] = value;
+    this.publish();
   }
 
   /** Fills in the memory sizes that firmware reads: RAM below 4 GiB, counted from 0, and RAM from 4 GiB on. */
@@ -182,6 +197,7 @@ export class Rtc implements Stateful, PortHandler {
     for (let index = 0x10; index < CMOS.checksum; index++) sum += this.cmos[index];
     this.cmos[CMOS.checksum] = sum >> 8;
     this.cmos[CMOS.checksum + 1] = sum & 0xff;
+    this.publish();
   }
 
   readPort(port: number, size: AccessSize): number {
@@ -192,7 +208,7 @@ export class Rtc implements Stateful, PortHandler {
     writeBytes(
       (at, byte) => {
         if (at === RTC_PORTS.index) {
-          this.index = byte & ~NMI_DISABLE;
+          this.index = registerOfIndex(byte);
           this.maskNmi((byte & NMI_DISABLE) !== 0);
         } else if (at === RTC_PORTS.data) this.writeRegister(this.index, byte);
       },
@@ -207,11 +223,13 @@ export class Rtc implements Stateful, PortHandler {
       throw new StateError("the RTC's state has another number of bytes");
     }
     this.armTimer();
+    this.publish();
   }
 
   private readRegister(index: number): number {
     const now = this.clock.now();
     this.settle(now);
+    this.publish();
     if (index in TIME_FIELD) return this.present()[TIME_FIELD[index]];
     switch (index) {
       case REG.A:
@@ -366,6 +384,21 @@ export class Rtc implements Stateful, PortHandler {
   private update(): void {
     this.pin.set(this.interruptRequested() && this.connected);
     this.armTimer();
+    this.publish();
+  }
+
+  /** After each change. */
+  private publish(): void {
+    const { bank } = this;
+    if (bank === undefined) return;
+    const bytes = this.cmos.slice();
+    const time = this.present();
+    for (const [index, field] of Object.entries(TIME_FIELD)) bytes[Number(index)] = time[field];
+    bytes[REG.A] = this.regA;
+    bytes[REG.B] = this.regB;
+    bank.holdUntil(0);
+    new Uint32Array(bytes.buffer).forEach((dword, n) => void Atomics.store(bank.dwords, n, dword));
+    bank.holdUntil(this.updates() ? this.secondAt + CRYSTAL.timeOf(CRYSTAL.hz - UIP_CYCLES) : Number.POSITIVE_INFINITY);
   }
 
   /** The next enabled flag. Once one has raised the interrupt, nothing more can happen to the pin until register C is read. */

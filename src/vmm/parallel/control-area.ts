@@ -21,15 +21,14 @@ export const GLOBAL = {
   APIC_GENERATION: 2 * LINE,
   /** Counts how often a vCPU left the state DEAF. */
   WAKES: 3 * LINE,
-  /** By the flag of a posted port's status (`PostedPort`): not zero while it is as usual. Then registers whose value is known (`setKnown`). */
+  /** By the flag of a posted port's status (`PostedPort`): not zero while it is as usual. */
   USUAL: 4 * LINE,
-  KNOWN: 4 * LINE + 8,
   /** The edge-triggered vector whose EOI the devices' thread wants to know of, or -1. */
   WATCHED_VECTOR: 5 * LINE,
-  /** A bit for each target that a posted port can select and where nobody answers (16 words). */
-  UNANSWERED: 6 * LINE,
-  /** Counts the writes that vCPUs have posted. */
-  WRITES_TICKET: 7 * LINE,
+  /** Counts the writes of vCPUs to devices, posted or not. */
+  WRITES_TICKET: 6 * LINE,
+  /** Registers whose value is known (`setKnown`). */
+  KNOWN: 7 * LINE,
 } as const;
 
 /** Words of a vCPU's block. */
@@ -61,7 +60,7 @@ export const VCPU = {
   EXIT_ADDRESS_HIGH: 5 * LINE + 3,
   EXIT_BYTES: 5 * LINE + 4,
   EXIT_VALUE: 5 * LINE + 5,
-  /** News for the devices' thread that nobody waits for: `NEWS` bits, and the vectors of EOIs (8 words). */
+  /** News for the devices' thread that nobody waits for: `NEWS` bits, 0 when all was done, and the vectors of EOIs (8 words). */
   NEWS: 6 * LINE,
   EOIS: 6 * LINE + 1,
   WATCHED: 6 * LINE + 9,
@@ -81,13 +80,21 @@ export const VCPU = {
   WRITTEN_RANGES: 15 * LINE + 256,
   /** WRITES_MAX entries of 4 words: address low; its high bits and the size; value; ticket (`posted-writes.ts`). */
   WRITES: 1024,
-  WORDS: 1024 + 4096,
+  WORDS: 1024 + 4 * 4096,
 } as const;
 
-/** A console's few lines: the devices' thread can be without a processor for a millisecond. */
-export const WRITES_MAX = 1024;
+/** Words of a bank of registers: 64 with what they hold; a bit for each of them that is not to be asked for (2 words); the virtual time, as 64-bit
+ *  integer, from which on they are. */
+export const BANK_WORDS = { ANSWERS: 64, UNTIL: 66, WORDS: 68 } as const;
+export const REGISTER_BANKS = 272;
+
+/** Some dozens of a console's lines: the devices' thread can be without a processor for milliseconds. */
+export const WRITES_MAX = 4096;
 export const RANGES_MAX = 128;
 const GLOBAL_BYTES = 4096;
+const BANKS_BYTES = REGISTER_BANKS * BANK_WORDS.WORDS * 4;
+/** Where the vCPUs' blocks begin. */
+const BLOCKS = Math.ceil((GLOBAL_BYTES + BANKS_BYTES) / GLOBAL_BYTES) * GLOBAL_BYTES;
 /** Where arguments and results of calls lie, by their vCPU. */
 export const TRANSFER_BYTES = 1 << 16;
 const VCPU_BYTES = VCPU.WORDS * 4 + TRANSFER_BYTES;
@@ -137,6 +144,8 @@ export const NEWS = {
   ACCEPTS: 1 << 1,
   /** EOI of the watched vector, which is in WATCHED. */
   WATCHED: 1 << 2,
+  /** The devices' thread is about it. */
+  TAKEN: 1 << 3,
 } as const;
 
 /** Wakes the thread that runs the devices; it looks at all news and exits then. */
@@ -152,19 +161,35 @@ export class ControlArea {
   readonly words: Int32Array;
   readonly vcpus: number;
   private readonly clockWords: Float64Array;
+  private readonly doubleWords: BigInt64Array;
 
   /** A new area for `vcpus`, or one that another thread has made. */
   constructor(from: number | SharedArrayBuffer) {
-    this.memory = typeof from === "number" ? new SharedArrayBuffer(GLOBAL_BYTES + from * VCPU_BYTES) : from;
+    this.memory = typeof from === "number" ? new SharedArrayBuffer(BLOCKS + from * VCPU_BYTES) : from;
     this.words = new Int32Array(this.memory);
     this.clockWords = new Float64Array(this.memory, GLOBAL.CLOCK_BASE * 4, 2);
+    this.doubleWords = new BigInt64Array(this.memory);
     if (typeof from === "number") this.words[GLOBAL.VCPUS] = from;
     this.vcpus = this.words[GLOBAL.VCPUS];
   }
 
   /** Index in `words` of a vCPU's block. */
   block(vcpu: number): number {
-    return (GLOBAL_BYTES + vcpu * VCPU_BYTES) / 4;
+    return (BLOCKS + vcpu * VCPU_BYTES) / 4;
+  }
+
+  /** Index in `words` of a bank of registers, below REGISTER_BANKS. */
+  registerBank(bank: number): number {
+    return GLOBAL_BYTES / 4 + bank * BANK_WORDS.WORDS;
+  }
+
+  /** The virtual time until which the answers of the bank at an index in `words` are right. */
+  heldUntil(at: number): bigint {
+    return Atomics.load(this.doubleWords, (at + BANK_WORDS.UNTIL) / 2);
+  }
+
+  holdUntil(at: number, time: bigint): void {
+    Atomics.store(this.doubleWords, (at + BANK_WORDS.UNTIL) / 2, time);
   }
 
   transfer(vcpu: number): Uint8Array {

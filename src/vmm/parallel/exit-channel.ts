@@ -3,17 +3,18 @@
 
 import type { AccessSize } from "../bus.ts";
 import type { IoAccess } from "../io-space.ts";
-import { ACCESS, type ControlArea, type Doorbell, NEWS, TURN, VCPU } from "./control-area.ts";
-import {
-  isUnanswered,
-  isUsual,
-  type KnownPort,
-  knownValue,
-  othersHavePosted,
-  type PostedAccesses,
-  type PostedPort,
-  postWrite,
-} from "./posted-writes.ts";
+import { ACCESS, type ControlArea, type Doorbell, GLOBAL, NEWS, TURN, VCPU } from "./control-area.ts";
+import { isUsual, knownValue } from "./known-ports.ts";
+import type {
+  KnownPort,
+  PostedAccesses,
+  PostedPort,
+  PostedRange,
+  RegisterWindow,
+  Selection,
+} from "./posted-accesses.ts";
+import { LastPosted, lastTicket, othersHavePosted, postWrite } from "./posted-writes.ts";
+import { devicesAreBehind, registerValue } from "./register-banks.ts";
 import { spinPause } from "./spin.ts";
 import type { VcpuLink } from "./vcpu-link.ts";
 
@@ -21,7 +22,7 @@ const TWO_32 = 2 ** 32;
 /** An answer that takes longer than so many looks is waited for asleep. */
 const SPINS = 400;
 /** Posted writes that can wait: after so many the devices' thread is woken, and after so many ns. A console's line is many of them. */
-const RING_AFTER = 64;
+const RING_AFTER = 256;
 const RING_AFTER_NS = 1e6;
 
 /** The vCPU's side. */
@@ -30,23 +31,43 @@ export class ExitChannel implements IoAccess {
   private readonly area: ControlArea;
   private readonly link: VcpuLink;
   private readonly bell: Doorbell;
-  private readonly posted: PostedAccesses;
-  /** The port that the access before wrote to without waiting, and what. */
+  private readonly ranges: readonly PostedRange[];
+  private readonly windows: readonly RegisterWindow[];
+  private readonly postedPorts: ReadonlyMap<number, PostedPort>;
+  private readonly knownPorts: ReadonlyMap<number, KnownPort>;
+  private readonly now: () => number;
+  /** The port that the access before wrote to without waiting. */
   private before: PostedPort | undefined;
-  private written = 0;
-  /** The last write to a port whose byte is known, and how much had been posted then; not if it was waited for since. */
-  private last: { readonly port: number; readonly value: number; readonly position: number } | undefined;
+  /** What a write that was not waited for has selected, and the write's ticket; not if an access was waited for since. */
+  private selected:
+    | { readonly selection: Selection; readonly isPort: boolean; readonly value: number; readonly ticket: number }
+    | undefined;
+  /** Of the posted writes that may change registers of a bank. Interrupts of serial ports, which may too, take their time. */
+  private readonly bankChange: LastPosted;
+  /** Of those that may change what is known of ports (`PostedPort.changes`). */
+  private readonly portChange: LastPosted;
+  /** Of those to a port that is known, with the value. */
+  private readonly knownWrite: LastPosted;
+  private knownWritten: { readonly port: number; readonly value: number } | undefined;
   /** Posted writes that the devices' thread was not woken for. */
   private unrung = 0;
   /** When a run's end first found them; and that something may come of them. */
   private unrungSince = Number.POSITIVE_INFINITY;
   private urgent = false;
 
-  constructor(area: ControlArea, link: VcpuLink, bell: Doorbell, posted: PostedAccesses) {
+  /** `now` gives virtual time. */
+  constructor(area: ControlArea, link: VcpuLink, bell: Doorbell, posted: PostedAccesses, now: () => number) {
     this.area = area;
     this.link = link;
     this.bell = bell;
-    this.posted = posted;
+    this.ranges = posted.ranges;
+    this.windows = posted.windows;
+    this.postedPorts = new Map(posted.ports.map((port) => [port.port, port]));
+    this.knownPorts = new Map(posted.known.map((port) => [port.port, port]));
+    this.now = now;
+    this.bankChange = new LastPosted(link);
+    this.portChange = new LastPosted(link);
+    this.knownWrite = new LastPosted(link);
   }
 
   readPort(port: number, size: AccessSize): number {
@@ -55,50 +76,94 @@ export class ExitChannel implements IoAccess {
 
   /** What can be said without asking. */
   private known(port: number, size: AccessSize): number | undefined {
-    if (size === 1) for (const known of this.posted.known) if (known.port === port) return this.knownByte(known);
-    if (this.before === undefined) return undefined;
-    const { status, selects } = this.before;
-    const { words } = this.link;
-    if (status !== undefined && status.port === port && size === 1 && isUsual(words, status.flag)) {
-      this.before = undefined;
-      return status.value;
-    }
-    if (selects === undefined || port < selects.port || port + size > selects.port + selects.bytes) return undefined;
-    const target = selects.target(this.written);
-    return target >= 0 && isUnanswered(words, target) ? 2 ** (8 * size) - 1 : undefined;
+    if (this.portChange.pending) return undefined;
+    const register = this.knownPorts.get(port);
+    const value = register?.size === size ? this.knownRegister(register) : undefined;
+    if (value !== undefined) return value;
+    return this.statusAfterWrite(port, size) ?? this.selectedRegister(true, port, size);
   }
 
-  private knownByte({ port, index, mask }: KnownPort): number | undefined {
-    const { area, link, last } = this;
+  private statusAfterWrite(port: number, size: AccessSize): number | undefined {
+    const { area, link } = this;
+    const status = this.before?.status;
+    if (status?.port !== port || size !== 1 || othersHavePosted(area, link.id) || !isUsual(link.words, status.flag))
+      return undefined;
+    this.before = undefined;
+    return status.value;
+  }
+
+  private windowRegister(gpa: number, size: AccessSize): number | undefined {
+    for (const { at, bytes, register } of this.windows) {
+      const offset = gpa - at;
+      if (offset >= 0 && offset + size <= bytes) return this.heldRegister(register + offset, size);
+    }
+    return undefined;
+  }
+
+  /** Of a register that the vCPU has selected, where no other has selected another since. */
+  private selectedRegister(isPort: boolean, address: number, size: AccessSize): number | undefined {
+    const { link, selected } = this;
+    if (selected === undefined || selected.isPort !== isPort) return undefined;
+    const { selection, value, ticket } = selected;
+    const offset = address - selection.at;
+    if (offset < 0 || offset + size > selection.bytes) return undefined;
+    const register = selection.register(value, offset, size);
+    const stands = Atomics.load(link.words, GLOBAL.WRITES_TICKET) === ((ticket + 1) | 0);
+    return register >= 0 && stands ? this.heldRegister(register, size) : undefined;
+  }
+
+  /** Where everything before it is certain to have been done, or would change nothing. */
+  private heldRegister(register: number, size: AccessSize): number | undefined {
+    const { area, link } = this;
+    if (this.bankChange.pending || devicesAreBehind(area, link.id)) return undefined;
+    return registerValue(area, register, size, this.now);
+  }
+
+  private knownRegister({ port, index, posted }: KnownPort): number | undefined {
+    const { area, link, knownWritten } = this;
     if (othersHavePosted(area, link.id)) return undefined;
-    // Before the byte is looked at: what is done then has become known.
-    const waits = last !== undefined && ((last.position - link.load(VCPU.WRITES_TAKEN)) | 0) > 0;
+    if (posted === undefined) return knownValue(area.words, index);
+    // Before the value is looked at: what is done then has become known.
+    const { pending } = this.knownWrite;
     const value = knownValue(area.words, index);
-    if (value === undefined || !waits) return value;
-    return last.port === port ? last.value & mask : undefined;
+    if (value === undefined || !pending) return value;
+    return knownWritten?.port === port ? knownWritten.value & posted : undefined;
   }
 
   writePort(port: number, size: AccessSize, value: number): void {
-    for (const posted of this.posted.ports) {
-      if (posted.port !== port || posted.size !== size || !postWrite(this.link, true, port, size, value)) continue;
-      this.before = posted;
-      this.written = value;
-      if (this.posted.known.some((known) => known.port === port))
-        this.last = { port, value, position: this.link.load(VCPU.WRITES_POSTED) };
-      this.wasPosted(posted, value);
+    const known = this.knownPorts.get(port);
+    if (known?.latch && known.size === size && this.knownRegister(known) === value) return;
+    const posted = this.postedPorts.get(port);
+    if (posted?.size !== size || !postWrite(this.link, true, port, size, value)) {
+      this.exit(ACCESS.PORT_WRITE, port, size, value);
       return;
     }
-    this.exit(ACCESS.PORT_WRITE, port, size, value);
+    this.before = posted;
+    if (posted.changes) this.portChange.note();
+    if (known?.posted !== undefined) {
+      this.knownWrite.note();
+      this.knownWritten = { port, value };
+    }
+    if (posted.selects !== undefined) this.select(posted.selects, true, value);
+    this.wasPosted(posted, value);
+  }
+
+  private select(selection: Selection, isPort: boolean, value: number): void {
+    this.selected = { selection, isPort, value, ticket: lastTicket(this.link) };
   }
 
   readMmio(gpa: number, size: AccessSize): number {
-    return this.exit(ACCESS.MMIO_READ, gpa, size, 0);
+    const value = this.selectedRegister(false, gpa, size) ?? this.windowRegister(gpa, size);
+    return value ?? this.exit(ACCESS.MMIO_READ, gpa, size, 0);
   }
 
   writeMmio(gpa: number, size: AccessSize, value: number): void {
-    for (const range of this.posted.ranges) {
-      const { base, length } = range;
+    for (const range of this.ranges) {
+      const { base, length, selects, latch } = range;
+      if (latch && gpa === base && this.selectedRegister(false, gpa, size) === value) return;
       if (gpa < base || gpa + size > base + length || !postWrite(this.link, false, gpa, size, value)) continue;
+      if (selects === undefined) this.bankChange.note();
+      else if (gpa === base) this.select(selects, false, value);
       this.wasPosted(range, value);
       return;
     }
@@ -160,14 +225,14 @@ export class ExitChannel implements IoAccess {
   /** To be called where the devices' state becomes another: nothing is known of the access before. */
   forget(): void {
     this.before = undefined;
-    this.last = undefined;
+    this.selected = undefined;
   }
 
   private exit(access: number, address: number, size: number, value: number): number {
     const { words, at } = this.link;
     this.statistics.exits++;
-    this.before = undefined;
-    this.last = undefined;
+    this.forget();
+    if (access === ACCESS.PORT_WRITE || access === ACCESS.MMIO_WRITE) Atomics.add(words, GLOBAL.WRITES_TICKET, 1);
     words[at + VCPU.EXIT_ACCESS] = access;
     words[at + VCPU.EXIT_ADDRESS_LOW] = address % TWO_32;
     words[at + VCPU.EXIT_ADDRESS_HIGH] = address / TWO_32;
@@ -210,7 +275,7 @@ export class ExitReceiver {
   takeNews(server: ExitServer): boolean {
     const { words, at } = this.link;
     if (Atomics.load(words, at + VCPU.NEWS) === 0) return false;
-    const news = Atomics.exchange(words, at + VCPU.NEWS, 0);
+    const news = Atomics.exchange(words, at + VCPU.NEWS, NEWS.TAKEN);
     if (news & NEWS.EOI) {
       for (let word = 0; word < 8; word++) {
         let vectors = Atomics.exchange(words, at + VCPU.EOIS + word, 0);
@@ -223,6 +288,7 @@ export class ExitReceiver {
     }
     if (news & NEWS.WATCHED) server.watchedServed(words[at + VCPU.WATCHED]);
     if (news & NEWS.ACCEPTS) server.retry();
+    Atomics.and(words, at + VCPU.NEWS, ~NEWS.TAKEN);
     return true;
   }
 

@@ -9,77 +9,10 @@ import type { VcpuLink } from "./vcpu-link.ts";
 
 const TWO_32 = 2 ** 32;
 
-/** What comes of a `later` write can wait for the next access, or a millisecond; this says of which values it can, if not of all. */
-type Wakes = "now" | "later" | ((value: number) => "now" | "later");
-
-/** A range of guest-physical memory where writes are posted. */
-export interface PostedRange {
-  readonly base: number;
-  readonly length: number;
-  readonly wakes: Wakes;
-}
-
-/** A port where writes of one size are posted. */
-export interface PostedPort {
-  readonly port: number;
-  readonly size: AccessSize;
-  readonly wakes: Wakes;
-  /** What a read of a byte gives right after such a write, as long as the device says that its status is as usual (`setUsual`); while it is not,
-   *  something may come of the write. */
-  readonly status?: { readonly port: number; readonly value: number; readonly flag: number };
-  /** The value selects what these ports reach, by a number or -1; of some numbers it is known that nobody answers (`setUnanswered`). */
-  readonly selects?: { readonly port: number; readonly bytes: number; target(value: number): number };
-}
-
-/** A port whose byte is known without asking while the device says so (`setKnown`): writes to it are all posted, and take the bits of `mask`. */
-export interface KnownPort {
-  readonly port: number;
-  readonly index: number;
-  readonly mask: number;
-}
-
-/** What a vCPU's accesses need not wait for. */
-export interface PostedAccesses {
-  readonly ranges: readonly PostedRange[];
-  readonly ports: readonly PostedPort[];
-  readonly known: readonly KnownPort[];
-}
-
-/** Says whether the status with this flag, below 8, is as usual. */
-export function setUsual(area: ControlArea, flag: number, usual: boolean): void {
-  Atomics.store(area.words, GLOBAL.USUAL + flag, Number(usual));
-}
-
-export function isUsual(words: Int32Array, flag: number): boolean {
-  return Atomics.load(words, GLOBAL.USUAL + flag) !== 0;
-}
-
-const IS_KNOWN = 0x100;
-
-/** Says what the byte with this index, below 8, is now; undefined: to be asked for. */
-export function setKnown(area: ControlArea, index: number, value: number | undefined): void {
-  Atomics.store(area.words, GLOBAL.KNOWN + index, value === undefined ? 0 : value | IS_KNOWN);
-}
-
-/** What a byte is; undefined: to be asked for. */
-export function knownValue(words: Int32Array, index: number): number | undefined {
-  const value = Atomics.load(words, GLOBAL.KNOWN + index);
-  return value & IS_KNOWN ? value & 0xff : undefined;
-}
-
 /** Whether other vCPUs have posted what has not been done. */
 export function othersHavePosted(area: ControlArea, self: number): boolean {
   for (let id = 0; id < area.vcpus; id++) if (id !== self && ringHolds(area.words, area.block(id))) return true;
   return false;
-}
-
-/** Says that nobody answers where a `PostedPort` selects this target, below 512: reads give all ones. It stays so. */
-export function setUnanswered(area: ControlArea, target: number): void {
-  Atomics.or(area.words, GLOBAL.UNANSWERED + (target >>> 5), 1 << (target & 31));
-}
-
-export function isUnanswered(words: Int32Array, target: number): boolean {
-  return (Atomics.load(words, GLOBAL.UNANSWERED + (target >>> 5)) & (1 << (target & 31))) !== 0;
 }
 
 /** Bit of an entry's size: a port. Bits 31:12 are those of the address from 32 on. */
@@ -99,6 +32,35 @@ export function postWrite(link: VcpuLink, isPort: boolean, address: number, size
   words[entry + 3] = Atomics.add(words, GLOBAL.WRITES_TICKET, 1);
   Atomics.store(words, at + VCPU.WRITES_POSTED, (written + 1) | 0);
   return true;
+}
+
+/** The last of some posted writes of a vCPU, for the vCPU. */
+export class LastPosted {
+  private readonly link: VcpuLink;
+  /** How much had been posted with it; undefined where it is known to have been done. */
+  private position: number | undefined;
+
+  constructor(link: VcpuLink) {
+    this.link = link;
+  }
+
+  /** The write that was posted last is one of them. */
+  note(): void {
+    this.position = this.link.load(VCPU.WRITES_POSTED);
+  }
+
+  /** Whether it has not been done. */
+  get pending(): boolean {
+    if (this.position === undefined) return false;
+    if (((this.position - this.link.load(VCPU.WRITES_TAKEN)) | 0) > 0) return true;
+    this.position = undefined;
+    return false;
+  }
+}
+
+/** Of the write that the vCPU posted last. */
+export function lastTicket({ words, at }: VcpuLink): number {
+  return ticketAt(words, at, Atomics.load(words, at + VCPU.WRITES_POSTED) - 1);
 }
 
 /** The side of the devices' thread, for all vCPUs. */
@@ -173,5 +135,9 @@ function ringHolds(words: Int32Array, at: number): boolean {
 }
 
 function firstTicket({ words, at }: VcpuLink): number {
-  return words[at + VCPU.WRITES + (Atomics.load(words, at + VCPU.WRITES_TAKEN) & (WRITES_MAX - 1)) * 4 + 3];
+  return ticketAt(words, at, Atomics.load(words, at + VCPU.WRITES_TAKEN));
+}
+
+function ticketAt(words: Int32Array, at: number, position: number): number {
+  return words[at + VCPU.WRITES + (position & (WRITES_MAX - 1)) * 4 + 3];
 }
