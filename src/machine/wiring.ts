@@ -87,10 +87,9 @@ const RTC_SELECTION: Selection = {
 };
 
 /**
- * What nobody has to wait for, where vCPUs have threads of their own: writes to memory behind the PCI bridge, to the transmitters of the serial
- * ports and their interrupt enable registers, to the I/O APIC's entries, to registers that select others. Nor for reads of what
- * those select among PCI configuration space, I/O APIC entries, CMOS and
- * the time. Nor for writes to mask registers of the 8259 pair that change nothing.
+ * What nobody has to wait for, where vCPUs have threads of their own. Writes to memory behind the PCI bridge, to the I/O APIC and the HPET are posted,
+ * as a chipset posts them, and those to registers that select others; writes to serial ports and ACPI's event blocks, since what comes of
+ * them are bytes and interrupts, which take their time. Configuration writes are not: after one that ends bus mastering no DMA may come.
  */
 const POSTED_ACCESSES: PostedAccesses = {
   ranges: [

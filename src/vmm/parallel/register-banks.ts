@@ -1,13 +1,14 @@
 // Registers that the devices' thread keeps in memory shared with the vCPUs (`RegisterBank`).
 
 import { BANK_BYTES, BANK_DWORDS, type RegisterBank } from "../bus.ts";
-import { BANK_WORDS, type ControlArea, VCPU } from "./control-area.ts";
+import { BANK_WORDS, type ControlArea, REGISTER_BANKS, VCPU } from "./control-area.ts";
 import { othersHavePosted } from "./posted-writes.ts";
 
 const FOREVER = 2n ** 63n - 1n;
 
 /** The devices' side of a bank. */
 export function registerBank(area: ControlArea, bank: number): RegisterBank {
+  if (!(bank >= 0 && bank < REGISTER_BANKS)) throw new RangeError(`there is no bank ${bank} of registers`);
   const { words } = area;
   const at = area.registerBank(bank);
   area.holdUntil(at, FOREVER);
