@@ -107,7 +107,8 @@ function bytesOf(dwords: Uint32Array): Uint8Array {
   return new Uint8Array(dwords.buffer, dwords.byteOffset, dwords.byteLength);
 }
 
-function sizeMask(size: number): number {
+/** The low bits that an access of so many bytes has, as a signed number. */
+export function sizeMask(size: number): number {
   return size === 4 ? -1 : (1 << (8 * size)) - 1;
 }
 

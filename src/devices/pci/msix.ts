@@ -2,7 +2,7 @@
 
 import type { AccessSize, MmioHandler } from "../../vmm/bus.ts";
 import type { Schema, Stateful } from "../../vmm/state.ts";
-import type { ConfigSpace } from "./config-space.ts";
+import { type ConfigSpace, sizeMask } from "./config-space.ts";
 import { CAPABILITY, MSIX, MSIX_CONTROL, MSIX_LENGTH } from "./registers.ts";
 
 /** Bytes of a table entry: message address (8), data (4), vector control (4). */
@@ -113,7 +113,7 @@ export class Msix implements Stateful {
     const index = offset >> 2;
     if (index >= this.table.length) return;
     const shift = 8 * (offset & 3);
-    let word = (this.table[index] & ~(mask(size) << shift)) | (value << shift);
+    let word = (this.table[index] & ~(sizeMask(size) << shift)) | (value << shift);
     // Address bits 1:0 are zero (6.8.2.6); of vector control only the mask bit exists (6.8.2.9).
     if (index % 4 === 0) word &= ~3;
     if (index % 4 === 3) word &= MASKED;
@@ -122,10 +122,6 @@ export class Msix implements Stateful {
   }
 }
 
-function mask(size: AccessSize): number {
-  return size === 4 ? -1 : (1 << (8 * size)) - 1;
-}
-
 function extract(words: Uint32Array, offset: number, size: AccessSize): number {
-  return (((words[offset >> 2] ?? 0) >>> (8 * (offset & 3))) & mask(size)) >>> 0;
+  return (((words[offset >> 2] ?? 0) >>> (8 * (offset & 3))) & sizeMask(size)) >>> 0;
 }

@@ -138,7 +138,18 @@ const schema: Schema = {
     pairAt: "time",
     ticks: { section: owedTicksSchema },
   },
-  derived: ["clock", "pins", "legacyPins", "msi", "anomalies", "legacyReplacement", "timers", "routeCap", "banks"],
+  derived: [
+    "clock",
+    "pins",
+    "legacyPins",
+    "msi",
+    "anomalies",
+    "legacyReplacement",
+    "timers",
+    "routeCap",
+    "banks",
+    "kept",
+  ],
 };
 
 export class Hpet implements Stateful, MmioHandler {
@@ -153,6 +164,8 @@ export class Hpet implements Stateful, MmioHandler {
   private readonly timers: readonly Timer[];
 
   private banks: readonly RegisterBank[] = [];
+  /** Offsets of the registers in them. */
+  private kept: readonly number[] = [];
   private genConf = 0;
   private isr = 0;
   /** The main counter at `since`; where it is enabled it has counted from there. */
@@ -215,19 +228,16 @@ export class Hpet implements Stateful, MmioHandler {
   /** From now on processors read what only writes change in `HPET_BANKS` banks. It is as if such a read did not come between two halves. */
   keepRegisters(banks: readonly RegisterBank[]): void {
     this.banks = banks;
-    banks.forEach((bank, n) => {
-      for (let dword = 0; dword < BANK_DWORDS; dword++)
-        if (this.stillRegister(n * BANK_BYTES + 4 * dword) !== undefined) bank.answer(dword);
-    });
+    const offsets = Array.from({ length: banks.length * BANK_DWORDS }, (_, dword) => 4 * dword);
+    this.kept = offsets.filter((offset) => this.stillRegister(offset) !== undefined);
+    for (const offset of this.kept) banks[Math.floor(offset / BANK_BYTES)].answer((offset % BANK_BYTES) >> 2);
     this.publish();
   }
 
   /** After each write. */
   private publish(): void {
-    this.banks.forEach((bank, n) => {
-      for (let dword = 0; dword < BANK_DWORDS; dword++)
-        bank.dwords[dword] = this.stillRegister(n * BANK_BYTES + 4 * dword) ?? 0;
-    });
+    for (const offset of this.kept)
+      this.banks[Math.floor(offset / BANK_BYTES)].dwords[(offset % BANK_BYTES) >> 2] = this.stillRegister(offset) ?? 0;
   }
 
   readMmio(offset: number, size: AccessSize): number {
