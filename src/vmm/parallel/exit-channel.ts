@@ -42,7 +42,7 @@ export class ExitChannel implements IoAccess {
   private selected:
     | { readonly selection: Selection; readonly isPort: boolean; readonly value: number; readonly ticket: number }
     | undefined;
-  /** Of the posted writes that may change registers of a bank. Interrupts of serial ports, which may too, take their time. */
+  /** Of the posted writes that may change registers of a bank. Interrupts of serial ports and ACPI events, which may too, take their time. */
   private readonly bankChange: LastPosted;
   /** Of those that may change what is known of ports (`PostedPort.changes`). */
   private readonly portChange: LastPosted;
